@@ -1,0 +1,128 @@
+"""ONNX Runtime on the CPU: the backend that is always there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+from numpy import float32
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from engines.backends.protocol import Inference, check_inference, check_inputs
+from engines.bundle import GRAPH, Bundle
+from engines.errors import BackendError
+
+MAX_THREADS = 8
+"""More threads gain little on one picture and take cores from whoever else works here."""
+
+_WARM_UP_PX = 608
+"""Side of the picture that a 4096-pixel camera gives at the usual sampling."""
+_KEEP_MEMORY_UP_TO_PX = 1024 * 1024
+_ERRORS_ONLY = 3
+
+
+class OnnxRuntimeSettings(BaseModel):
+    """How ONNX Runtime is run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["onnxruntime"] = "onnxruntime"
+    threads: int = Field(default=0, ge=0, le=256)
+    """Threads of one inference; 0: one for each core that this process may use, at most 8."""
+
+    def build(self, bundle: Bundle) -> OnnxRuntimeBackend:
+        """Load the bundle's graph and run it once; raises `BackendError` and `BundleError`."""
+        graph = bundle.read(GRAPH)
+        try:
+            import onnxruntime  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise BackendError(
+                f"The backend onnxruntime cannot be loaded ({error}); pip install onnxruntime."
+            ) from error
+        channels = len(bundle.manifest.channels)
+        return OnnxRuntimeBackend(onnxruntime, graph, channels, self.threads or usable_cores())
+
+
+class OnnxRuntimeBackend:
+    """One session of ONNX Runtime."""
+
+    name = "onnxruntime"
+
+    def __init__(self, library: ModuleType, graph: bytes, channels: int, threads: int) -> None:
+        """Start a session on the bytes of a graph; raises `BackendError`."""
+        self._failures = _failures(library)
+        self._channels = channels
+        self._shrink = library.RunOptions()
+        self._shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        try:
+            self._session: Any = library.InferenceSession(
+                graph, _session_options(library, threads), providers=["CPUExecutionProvider"]
+            )
+        except self._failures as error:
+            raise BackendError(
+                f"ONNX Runtime does not take the bundle's graph ({_first_line(error)}); update "
+                "onnxruntime, or export the bundle again."
+            ) from error
+        blank = np.ones((1, 1, _WARM_UP_PX, _WARM_UP_PX), np.float32)
+        self.infer(blank, blank)
+
+    def infer(self, picture: NDArray[float32], valid: NDArray[float32]) -> Inference:
+        """Run the network on a batch."""
+        check_inputs(picture, valid)
+        if self._session is None:
+            raise BackendError("The backend onnxruntime is closed; build another.")
+        # Memory for a rare large picture is given back, for the usual ones it is kept.
+        options = self._shrink if picture.size > _KEEP_MEMORY_UP_TO_PX else None
+        inputs = {"picture": picture, "valid": valid}
+        try:
+            probability, area = self._session.run(["probability", "area"], inputs, options)
+        except self._failures as error:
+            raise BackendError(
+                f"ONNX Runtime failed on a picture of {picture.shape} ({_first_line(error)}); "
+                "restart, with more memory if that was short."
+            ) from error
+        return check_inference(Inference(probability, area), picture, self._channels, self.name)
+
+    def close(self) -> None:
+        self._session = None
+
+
+def usable_cores() -> int:
+    """Count the physical cores that this process may run on, 1 to `MAX_THREADS`."""
+    siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            cores.add(Path(siblings.format(cpu)).read_text())
+        except OSError:
+            cores.add(str(cpu))
+    return min(len(cores), MAX_THREADS)
+
+
+def _session_options(library: ModuleType, threads: int) -> Any:
+    options = library.SessionOptions()
+    options.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    # Patterns plan one block for each input size: 30 MB more at 608 x 608, and no faster.
+    options.enable_mem_pattern = False
+    # Spinning between and after operations: a tenth more CPU time, and no faster.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _failures(library: ModuleType) -> tuple[type[Exception], ...]:
+    """Name the exceptions of ONNX Runtime, which share no base and differ between versions."""
+    state = library.capi.onnxruntime_pybind11_state
+    found = (getattr(state, name) for name in dir(state))
+    named = (one for one in found if isinstance(one, type) and issubclass(one, Exception))
+    return (*named, RuntimeError, MemoryError)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].strip()[:300]

@@ -1,0 +1,1 @@
+"""From simulated tilts to a bundle: data set, training, evaluation, calibration, export."""

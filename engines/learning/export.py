@@ -1,0 +1,184 @@
+"""Write a bundle: python -m engines.learning.export --run RUN --out DIR --version 0.1.0."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime  # type: ignore[import-untyped]
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+
+from engines.bundle import GRAPH, MANIFEST, SCHEMA, manifest_entry
+from engines.learning.calibration import Calibrated
+from engines.learning.checkpoint import trained_model
+from engines.learning.measuring import MIN_PART_NM2
+from engines.networks import CHANNELS, IceModel
+
+HALF_GRAPH = "model_fp16.onnx"
+WEIGHTS = "weights.safetensors"
+OPSET = 20
+SMALLEST_STORED_AS_HALF = 256
+"""Values; smaller constants (biases, sizes) stay as they are."""
+TOLERANCE = {GRAPH: 0.02, HALF_GRAPH: 0.05}
+"""Largest difference of a probability between the written graph and torch in float32."""
+SHAPES = ((1, 96, 160), (3, 256, 224), (1, 608, 608))
+
+
+@dataclass(frozen=True, slots=True)
+class BundleIdentity:
+    """What a bundle is called."""
+
+    name: str
+    version: str
+
+
+def export_bundle(
+    model: IceModel,
+    out: Path,
+    identity: BundleIdentity,
+    calibrated: Calibrated,
+    training: dict[str, Any],
+) -> Path:
+    """Write graphs, weights and manifest of a trained network: the path of the manifest.
+
+    The manifest is written last, so that a bundle cut in the middle is not taken for whole.
+    Raises ValueError where ONNX Runtime and torch disagree.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MANIFEST).unlink(missing_ok=True)
+    model = model.eval().float()
+    save_graph(model, out / GRAPH)
+    store_weights_as_half(out / GRAPH)
+    # made in torch: converters that edit the ONNX file have given graphs that do not parse
+    save_graph(copy.deepcopy(model).halve(), out / HALF_GRAPH)
+    halves = {k: _half(v).contiguous() for k, v in model.state_dict().items()}
+    save_file(halves, out / WEIGHTS)
+    (out / WEIGHTS).chmod(0o644)
+    for name, tolerance in TOLERANCE.items():
+        verify(model, out / name, tolerance)
+    files = (GRAPH, HALF_GRAPH, WEIGHTS)
+    manifest = {
+        "schema": SCHEMA,
+        "name": identity.name,
+        "version": identity.version,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pixel_size_angstrom": model.settings.pixel_size_angstrom,
+        "channels": list(CHANNELS),
+        "ice_channel": "ice_0.10",
+        "threshold": calibrated.threshold,
+        "min_part_nm2": MIN_PART_NM2,
+        "calibration": calibrated.calibration.model_dump(),
+        "files": {name: manifest_entry((out / name).read_bytes()) for name in files},
+        "training": training,
+    }
+    path = out / MANIFEST
+    path.write_text(json.dumps(manifest, indent=1) + "\n")
+    return path
+
+
+def save_graph(model: IceModel, path: Path) -> None:
+    """Export to ONNX: batch 1 to 8, height and width any multiples of 32."""
+    example = (torch.rand(2, 1, 96, 128) * 100, torch.ones(2, 1, 96, 128))
+    dim = torch.export.Dim
+    axes = {
+        0: dim("batch", min=1, max=8),
+        2: 32 * dim("rows", min=1, max=256),
+        3: 32 * dim("columns", min=1, max=256),
+    }
+    with warnings.catch_warnings():
+        # the exporter says of each axis shared by both inputs that it is shared
+        warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
+        program = torch.onnx.export(
+            model,
+            example,
+            dynamo=True,
+            dynamic_shapes={"picture": axes, "valid": axes},
+            input_names=["picture", "valid"],
+            output_names=["probability", "area"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    if program is None:
+        raise ValueError("The exporter gave no graph.")
+    program.save(path, external_data=False)
+
+
+def store_weights_as_half(path: Path) -> None:
+    """Store the large constants of a graph as float16 and cast them back when it is loaded."""
+    graph_file = onnx.load(path)
+    graph = graph_file.graph
+    casts = []
+    for constant in graph.initializer:
+        values = onnx.numpy_helper.to_array(constant)
+        if values.dtype != np.float32 or values.size < SMALLEST_STORED_AS_HALF:
+            continue
+        name = constant.name
+        half = onnx.numpy_helper.from_array(values.astype(np.float16), name + ".half")
+        constant.CopyFrom(half)
+        casts.append(onnx.helper.make_node("Cast", [half.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(graph_file)
+    onnx.save(graph_file, path)
+
+
+def verify(model: IceModel, path: Path, tolerance: float) -> float:
+    """Compare a written graph with torch on random pictures: the largest difference.
+
+    Raises ValueError where a probability differs by more than `tolerance`.
+    """
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    generator = np.random.default_rng(0)
+    worst = 0.0
+    for batch, rows, columns in SHAPES:
+        picture = generator.poisson(200.0, (batch, 1, rows, columns)).astype(np.float32)
+        picture[:, :, rows // 3 : rows // 2, columns // 4 : columns // 2] *= 0.7
+        valid = np.ones_like(picture)
+        valid[:, :, :7] = 0.0
+        probability, area = session.run(None, {"picture": picture, "valid": valid})
+        with torch.inference_mode():
+            expected, total = model(torch.from_numpy(picture), torch.from_numpy(valid))
+        worst = max(worst, float(np.abs(probability - expected.numpy()).max()))
+        worst = max(worst, float(np.abs(area - total.numpy()).max() / valid[0].sum()))
+    if worst > tolerance:
+        raise ValueError(f"{path} differs from torch by {worst:.4f}, more than {tolerance}.")
+    return worst
+
+
+def _half(values: torch.Tensor) -> torch.Tensor:
+    return values.half() if values.dtype == torch.float32 else values
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="python -m engines.learning.export", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--name", default="default")
+    parser.add_argument("--version", required=True)
+    parser.add_argument("--note", help="what a reader of the manifest should know")
+    given = parser.parse_args(arguments)
+    model, training = trained_model(given.run)
+    calibrated = Calibrated.read(given.run)
+    if given.note:
+        training["note"] = given.note
+    identity = BundleIdentity(given.name, given.version)
+    path = export_bundle(model, given.out, identity, calibrated, training)
+    size = sum(p.stat().st_size for p in given.out.iterdir() if p.is_file()) / 1e6
+    Console().print(f"{path} written, {size:.1f} MB in all")
+
+
+if __name__ == "__main__":
+    main()

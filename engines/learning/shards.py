@@ -1,0 +1,111 @@
+"""Simulated series on disk: one compressed file each, noise-free, labels packed in one byte."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import bool_, float32, uint8, uint16
+from numpy.typing import NDArray
+
+from engines.simulation import SimulatedSeries, SimulatedTilt
+
+THRESHOLDS = ("0.06", "0.10", "0.15")
+"""Contrast thresholds of the labels, in the order of the packed bits."""
+PHASE_SHIFT = 3
+VALID_BIT = 1 << 5
+FAINTEST_FLOAT16 = 65504.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One noise-free tilt with its truth."""
+
+    expected: NDArray[float32]
+    """(H, W), electrons per pixel."""
+    packed: NDArray[uint8]
+    """(H, W): bits 0 to 2 labels at .06, .10, .15; bits 3 and 4 phase; bit 5 valid."""
+    distract: NDArray[uint16]
+    """(H, W), one bit for each kind of distracting object."""
+    about: Mapping[str, Any]
+    """Family, seed, angle and percentage as the simulator gave them."""
+
+    def label(self, threshold: str) -> NDArray[bool_]:
+        """Where ice shows at this contrast threshold: (H, W)."""
+        return (self.packed >> THRESHOLDS.index(threshold)) & 1 > 0
+
+    @property
+    def valid(self) -> NDArray[bool_]:
+        return (self.packed & VALID_BIT) > 0
+
+    @property
+    def percent(self) -> float:
+        """Share of the valid area that is labelled at the headline threshold, 0 to 100."""
+        valid = self.valid
+        return 100.0 * float((self.label("0.10") & valid).sum()) / max(1, int(valid.sum()))
+
+
+def pack(tilt: SimulatedTilt) -> NDArray[uint8]:
+    """Pack labels, phase and valid mask of a tilt into one byte for each pixel."""
+    packed = np.zeros(tilt.expected.shape, uint8)
+    for bit, threshold in enumerate(THRESHOLDS):
+        packed |= (tilt.labels[threshold] > 0).astype(uint8) << bit
+    packed |= (tilt.phase.astype(uint8) & 3) << PHASE_SHIFT
+    packed |= tilt.valid.astype(uint8) * uint8(VALID_BIT)
+    return packed
+
+
+def write_series(path: Path, series: SimulatedSeries, seed: int, family: str) -> None:
+    """Write one series whole or not at all."""
+    arrays: dict[str, Any] = {}
+    about = []
+    for index, tilt in enumerate(series.tilts):
+        arrays[f"expected_{index}"] = tilt.expected.clip(0, FAINTEST_FLOAT16).astype(np.float16)
+        arrays[f"packed_{index}"] = pack(tilt)
+        arrays[f"distract_{index}"] = tilt.distract.astype(uint16)
+        about.append(
+            {
+                "seed": seed,
+                "family": family,
+                "angle_deg": float(tilt.angle_deg),
+                "ice_percent": float(tilt.ice_percent),
+            }
+        )
+    arrays["about"] = np.array(json.dumps(about))
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+    partial.replace(path)
+
+
+def read_about(path: Path) -> list[dict[str, Any]]:
+    """Read what each tilt of a shard is, without its pixels."""
+    with np.load(path) as arrays:
+        about: list[dict[str, Any]] = json.loads(str(arrays["about"]))
+    return about
+
+
+def read_scene(path: Path, index: int) -> Scene:
+    """Read one tilt of a shard."""
+    with np.load(path) as arrays:
+        return Scene(
+            arrays[f"expected_{index}"].astype(float32),
+            arrays[f"packed_{index}"],
+            arrays[f"distract_{index}"],
+            json.loads(str(arrays["about"]))[index],
+        )
+
+
+def list_shards(directory: Path) -> list[Path]:
+    """List the finished shards in a fixed order."""
+    return sorted(directory.glob("series_*.npz"))
+
+
+def is_whole(path: Path) -> bool:
+    """Say whether a shard is there and not cut."""
+    return path.exists() and zipfile.is_zipfile(path)

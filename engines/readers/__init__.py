@@ -1,0 +1,1 @@
+"""Readers: from a file on disk to the pixels of one exposure."""

@@ -1,0 +1,154 @@
+"""The header of an MRC file, decoded with every field doubted.
+
+Layout: MRC2014 (https://www.ccpem.ac.uk/mrc-format/mrc2014/), with what IMOD and SerialEM add
+(https://bio3d.colorado.edu/imod/doc/mrc_format.txt).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engines.errors import PixelsError
+
+HEADER_BYTES = 1024
+MAX_SIDE_PX = 65_536
+"""Longest side of an image that is believed; the largest camera has 16384 (EER upsampled)."""
+MAX_SECTION_BYTES = 1 << 30
+_KNOWN_MODES = frozenset({0, 1, 2, 3, 4, 6, 12, 16, 101})
+_DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_IMOD_STAMP = 1_146_047_817
+_IMOD_SIGNED_BYTES = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MrcHeader:
+    """What the header of an MRC file says, checked against the size of the file."""
+
+    nx: int
+    """Columns (px)."""
+    ny: int
+    """Rows (px)."""
+    nz: int
+    """Sections that the header claims; a growing or cut file may hold fewer or more."""
+    dtype: np.dtype[Any]
+    """As stored, byte order included."""
+    data_offset: int
+    section_bytes: int
+    pixel_size_angstrom: float | None
+    """None where the header does not know: the 1.0 Å default, zero, or nonsense."""
+    ext_type: str
+    nsymbt: int
+    titles: tuple[str, ...]
+    seri_bytes_per_section: int
+    """Bytes per section of SerialEM's extended header; 0 if there is none."""
+    seri_flags: int
+    file_size: int
+    inode: int
+    modified_ns: int
+    big_endian: bool
+
+    @property
+    def sections_on_disk(self) -> int:
+        """How many whole sections the file is long enough for."""
+        return (self.file_size - self.data_offset) // self.section_bytes
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file is exactly as long as its header says."""
+        return self.file_size == self.data_offset + self.nz * self.section_bytes
+
+
+def parse_header(raw: bytes, now: os.stat_result, name: str) -> MrcHeader:
+    """Decode the first 1024 bytes of a file whose size, inode and times are `now`.
+
+    `name` is for the sentences. Raises `PixelsError` with reason `header` (nonsense), `mode`
+    (pixels of a kind that cannot be read) or `truncated` (not all there, or no image yet).
+    """
+    order = _byte_order(raw, name)
+    nx, ny, nz, mode = struct.unpack_from(order + "4i", raw, 0)
+    (nsymbt,) = struct.unpack_from(order + "i", raw, 92)
+    if 0 in (nx, ny, nz):
+        raise PixelsError(f"{name!r} holds no image yet ({nx} x {ny} x {nz})", "truncated")
+    dtype = _dtype(raw, order, mode, name)
+    section_bytes = nx * ny * dtype.itemsize
+    if section_bytes > MAX_SECTION_BYTES:
+        raise PixelsError(f"{name!r} claims {nx} x {ny} pixels, more than any camera has", "header")
+    if HEADER_BYTES + nsymbt > now.st_size:
+        raise PixelsError(
+            f"{name!r} ends within its extended header of {nsymbt} bytes", "truncated"
+        )
+    ext_type = raw[104:108].decode("latin-1").strip("\0 ")
+    seri_bytes, seri_flags = struct.unpack_from(order + "2h", raw, 128)
+    is_seri = ext_type == "SERI" and nsymbt > 0 and seri_bytes > 0
+    return MrcHeader(
+        nx=nx,
+        ny=ny,
+        nz=nz,
+        dtype=dtype,
+        data_offset=HEADER_BYTES + nsymbt,
+        section_bytes=section_bytes,
+        pixel_size_angstrom=_pixel_size_angstrom(raw, order),
+        ext_type=ext_type,
+        nsymbt=nsymbt,
+        titles=_titles(raw, order),
+        seri_bytes_per_section=seri_bytes if is_seri else 0,
+        seri_flags=seri_flags if is_seri else 0,
+        file_size=now.st_size,
+        inode=now.st_ino,
+        modified_ns=now.st_mtime_ns,
+        big_endian=order == ">",
+    )
+
+
+def _byte_order(raw: bytes, name: str) -> str:
+    """Take the machine stamp's word unless the numbers make sense only the other way round."""
+    orders = "><" if raw[212] == 0x11 else "<>"
+    for order in orders:
+        nx, ny, nz, mode = struct.unpack_from(order + "4i", raw, 0)
+        (nsymbt,) = struct.unpack_from(order + "i", raw, 92)
+        sizes_make_sense = 0 <= nx <= MAX_SIDE_PX and 0 <= ny <= MAX_SIDE_PX and nz >= 0
+        if sizes_make_sense and mode in _KNOWN_MODES and nsymbt >= 0:
+            return order
+    nx, ny, nz, mode = struct.unpack_from(orders[0] + "4i", raw, 0)
+    raise PixelsError(
+        f"{name!r} is not an MRC file: its header claims {nx} x {ny} x {nz} pixels in mode {mode}",
+        "header",
+    )
+
+
+def _dtype(raw: bytes, order: str, mode: int, name: str) -> np.dtype[Any]:
+    code = _DTYPES.get(mode)
+    if code is None:
+        raise PixelsError(
+            f"{name!r} holds pixels of MRC mode {mode}; modes 0, 1, 2, 6 and 12 can be read",
+            "mode",
+        )
+    stamp, flags = struct.unpack_from(order + "2i", raw, 152)
+    if mode == 0 and stamp == _IMOD_STAMP and not flags & _IMOD_SIGNED_BYTES:
+        code = "u1"  # IMOD and SerialEM bytes are unsigned unless they say otherwise
+    return np.dtype(order + code)
+
+
+def _pixel_size_angstrom(raw: bytes, order: str) -> float | None:
+    mx, my = struct.unpack_from(order + "2i", raw, 28)
+    width, height = struct.unpack_from(order + "2f", raw, 40)
+    if mx <= 0 or not np.isfinite(width):
+        return None
+    size = float(width) / int(mx)
+    unknown = abs(size - 1.0) < 1e-4  # a cell as large as the image: nobody set it
+    if unknown or not 0.01 < size < 10_000.0:
+        return None
+    if my > 0 and np.isfinite(height) and height > 0 and abs(float(height) / my / size - 1) > 0.01:
+        return None
+    return round(size, 6)
+
+
+def _titles(raw: bytes, order: str) -> tuple[str, ...]:
+    (count,) = struct.unpack_from(order + "i", raw, 220)
+    labels = [raw[224 + 80 * n : 304 + 80 * n] for n in range(min(max(count, 0), 10))]
+    return tuple(label.decode("latin-1").strip("\0 ") for label in labels)

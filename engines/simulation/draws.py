@@ -1,0 +1,30 @@
+"""Random draws by name, so that switching one subject off leaves every other draw as it was."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Independent random streams of one seed, each known by its name."""
+
+    seed: int
+
+    def stream(self, name: str) -> np.random.Generator:
+        """Return the generator of one subject; the same name gives the same draws again."""
+        return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+
+
+def log_uniform(generator: np.random.Generator, low: float, high: float) -> float:
+    """Draw from a distribution that is uniform in the logarithm between `low` and `high`."""
+    return math.exp(generator.uniform(math.log(low), math.log(high)))
+
+
+def chance(generator: np.random.Generator, probability: float) -> bool:
+    """Return True with the given probability (0 to 1)."""
+    return bool(generator.random() < probability)

@@ -1,0 +1,262 @@
+"""Wiring only: settings become objects, objects become four threads, and an ordered stop."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import logging
+import os
+import queue
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from engines.errors import BackendError, BundleError
+from monitor.health import Health, judge, notify_systemd
+from monitor.intake import Intake
+from monitor.journal import Committed, Journal
+from monitor.landing import LandedQueue
+from monitor.messages import LamellaMessage, StatusMessage, parse, utc_now
+from monitor.network import load_segmenter
+from monitor.pipeline import Pipeline
+from monitor.problems import Problems
+from monitor.publisher import Publisher
+from monitor.sessions import LooseSessions
+from monitor.settings import Settings
+from monitor.sinks.metrics import Metrics
+from monitor.sinks.overlays import Overlays
+from monitor.sinks.protocol import Outgoing
+from monitor.sinks.stream import Stream
+from monitor.sinks.verdict_files import VerdictFiles
+from monitor.sources import every_source
+from monitor.web.server import serve_metrics, serve_status
+
+logger = logging.getLogger(__name__)
+
+ENGINE_CALL_MAX_S = 10.0
+"""An engine call that takes longer hangs: the process ends, and systemd starts it again."""
+EXIT_FAILED = 1
+
+
+class Daemon:
+    """One microscope's daemon; `run` blocks until `stop` is set and says how it went."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open the journal and bind every port, so that what is taken is known at once.
+
+        Raises `MonitorError` with one sentence.
+        """
+        self._settings = settings
+        self._boot_id = uuid.uuid4().hex
+        self._started_s = time.monotonic()
+        self._version = version("icewatch")
+        self._stop = threading.Event()
+        self._failed = threading.Event()
+        self._problems = Problems()
+        self._pipeline: Pipeline | None = None
+        self._backend_name = ""
+        self._journal = Journal(settings.state.directory, settings.microscope)
+        self._stream = Stream(settings.publish.zmq_endpoint, self._journal.messages_from)
+        self._metrics = Metrics(settings.microscope, self._version)
+        self._publisher = self._build_publisher()
+        self._source = every_source(settings.acquisition.directory)
+        self._landed = LandedQueue(settings.acquisition.directory)
+        self._intake = Intake(
+            settings.acquisition.directory,
+            self._source,
+            self._landed,
+            poll_interval_s=settings.acquisition.poll_interval_s,
+            watch=settings.acquisition.watch,
+        )
+        self._stop_metrics = serve_metrics(settings.publish.metrics_address, self._metrics.registry)
+        self._web = serve_status(settings.publish.web_address, self.status)
+
+    def _build_publisher(self) -> Publisher:
+        settings, journal = self._settings, self._journal
+        running = [
+            message
+            for one in journal.lamella_messages_of_running_session()
+            if isinstance(message := parse(one.topic, one.body), LamellaMessage)
+        ]
+        self._metrics.restore(running, ())
+        unsure = journal.unsure_whether_sent()
+        publisher = Publisher(
+            self._stream,
+            self._metrics,
+            [
+                VerdictFiles(
+                    settings.verdict_directory, settings.microscope, settings.verdict.mode, running
+                ),
+                Overlays(settings.state.directory / "overlays"),
+            ],
+            self._status_message,
+            sent_before=unsure[0].seq - 1 if unsure else journal.last_seq(),
+        )
+        publisher.put([_again(one) for one in unsure])
+        return publisher
+
+    def run(self) -> int:
+        """Work until stopped; returns the exit status."""
+        faulthandler.enable()
+        self._journal.mark_started()
+        intake = self._thread("intake", lambda: self._intake.run(self._stop))
+        worker = self._thread("worker", self._work)
+        drained = threading.Event()
+        publisher = self._thread("publisher", lambda: self._publisher.run(drained))
+        for thread in (publisher, worker, intake):
+            thread.start()
+        self._stop.wait()
+        notify_systemd("STOPPING=1")
+        intake.join(timeout=2.0)
+        worker.join(timeout=2.0)
+        drained.set()
+        self._publisher.wake()
+        publisher.join(timeout=2.0)
+        alive = any(thread.is_alive() for thread in (publisher, worker, intake))
+        self._close(cleanly=not (alive or self._failed.is_set()))
+        return EXIT_FAILED if self._failed.is_set() else 0
+
+    def stop(self) -> None:
+        """Begin an ordered stop; may be called from a signal handler."""
+        self._stop.set()
+
+    def _close(self, *, cleanly: bool) -> None:
+        self._web.shutdown()
+        self._web.server_close()
+        self._stop_metrics()
+        self._stream.close()
+        self._journal.close(cleanly=cleanly)
+
+    def _thread(self, name: str, body: Callable[[], None]) -> threading.Thread:
+        """A thread whose failure ends the process: half a daemon is worse than none."""
+
+        def guarded() -> None:
+            try:
+                body()
+            except BundleError as error:
+                self._fail(f"model.bundle: {error}")
+            except BackendError as error:
+                self._fail(f"the engine cannot be trusted any more: {error}")
+            except BaseException:
+                logger.critical("thread %s died", name, exc_info=True)
+                self._failed.set()
+                self._stop.set()
+                raise
+
+        return threading.Thread(target=guarded, name=name, daemon=True)
+
+    def _fail(self, sentence: str) -> None:
+        logger.critical("%s", sentence)
+        self._failed.set()
+        self._stop.set()
+
+    def _work(self) -> None:
+        """Read tilts as they land (the worker's body)."""
+        segmenter = load_segmenter(self._settings.model.bundle, self._settings.model.backend)
+        self._backend_name = segmenter.backend_name
+        self._metrics.running(
+            segmenter.bundle_name, segmenter.bundle_version, segmenter.backend_name
+        )
+        policy = self._settings.verdict.policy.build(self._settings.verdict.skip_above_ice_percent)
+        self._pipeline = Pipeline(
+            self._source,
+            segmenter,
+            policy,
+            self._journal,
+            self._publisher,
+            self._metrics,
+            self._problems,
+            LooseSessions(self._journal, self._settings.acquisition.session_gap_h),
+            microscope=self._settings.microscope,
+            boot_id=self._boot_id,
+        )
+        notify_systemd("READY=1")
+        while not self._stop.is_set():
+            notify_systemd("WATCHDOG=1")
+            try:
+                landed = self._landed.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            if self._pipeline.process(landed):
+                self._landed.done(landed.relative)
+            else:
+                self._landed.retry(landed.relative)
+
+    def _health(self) -> Health:
+        return judge(
+            warm=self._pipeline is not None,
+            intake=self._intake.status(),
+            problems=self._problems,
+            failing_sinks=self._publisher.failing,
+        )
+
+    def _status_message(self, last_sent: int) -> StatusMessage:
+        """Make the heartbeat (called by the publisher every second)."""
+        self._journal.mark_alive()
+        self._end_if_engine_hangs()
+        health, intake = self._health(), self._intake.status()
+        return StatusMessage(
+            seq=last_sent,
+            boot_id=self._boot_id,
+            time=utc_now(),
+            microscope=self._settings.microscope,
+            state=health.state,
+            reason=health.reason,
+            backend=self._backend_name,
+            last_seq=last_sent,
+            backlog=intake.waiting,
+            oldest_unprocessed_s=round(intake.oldest_unprocessed_s, 3),
+            replay_endpoint=self._stream.replay_endpoint,
+        )
+
+    def _end_if_engine_hangs(self) -> None:
+        since_s = self._pipeline.inference_since_s if self._pipeline else None
+        if since_s is not None and time.monotonic() - since_s > ENGINE_CALL_MAX_S:
+            logger.critical("an engine call hangs for over %g s: ending", ENGINE_CALL_MAX_S)
+            os._exit(EXIT_FAILED)  # the worker cannot be stopped any other way
+
+    def status(self) -> dict[str, Any]:
+        """Tell everything that `icewatch status` shows (called by the HTTP thread)."""
+        health, intake = self._health(), self._intake.status()
+        return {
+            "schema": "icewatch.daemon/1",
+            "microscope": self._settings.microscope,
+            "version": self._version,
+            "state": health.state,
+            "reason": health.reason,
+            "backend": self._backend_name,
+            "bundle": self._settings.model.bundle,
+            "acquisition_directory": str(self._settings.acquisition.directory),
+            "uptime_s": round(time.monotonic() - self._started_s, 1),
+            "last_seq": self._journal.last_seq(),
+            "backlog": intake.waiting,
+            "incomplete": intake.incomplete,
+            "watching": intake.watching,
+            "files_seen": intake.files_seen,
+            "oldest_unprocessed_s": round(intake.oldest_unprocessed_s, 3),
+            "zmq_endpoint": self._settings.publish.zmq_endpoint,
+            "replay_endpoint": self._stream.replay_endpoint,
+            "verdict_directory": str(self._settings.verdict_directory),
+            "sinks_failing": self._publisher.failing,
+            "problems": [asdict(problem) for problem in self._problems.open()],
+            "lamellae": [
+                json.loads(one.body) for one in self._journal.lamella_messages_of_running_session()
+            ],
+        }
+
+
+def _again(one: Committed) -> Outgoing:
+    return Outgoing(one.seq, one.topic, one.body, parse(one.topic, one.body), resent=True)
+
+
+def run(settings: Settings) -> int:
+    """Run the daemon in the foreground until SIGTERM or SIGINT; returns the exit status."""
+    daemon = Daemon(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: daemon.stop())
+    return daemon.run()

@@ -1,0 +1,62 @@
+"""Readiness in one place: what the daemon is doing, told alike to people, systemd and metrics."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from monitor.intake import IntakeStatus
+from monitor.problems import Problems
+
+State = Literal["starting", "ready", "degraded", "stalled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The state of the daemon and one sentence on why."""
+
+    state: State
+    reason: str
+
+
+def judge(
+    *, warm: bool, intake: IntakeStatus, problems: Problems, failing_sinks: dict[str, str]
+) -> Health:
+    """Say how the daemon is; what concerns the operator most comes first."""
+    if not warm:
+        return Health("starting", "the network is being loaded")
+    if intake.stalled:
+        return Health("stalled", intake.reason)
+    if problems.journal_error:
+        return Health("degraded", problems.journal_error)
+    if failing_sinks:
+        return Health("degraded", next(iter(failing_sinks.values())))
+    return Health("ready", "")
+
+
+def notify_systemd(message: str) -> None:
+    """Tell systemd one state line; does nothing where systemd did not start us (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
+        try:
+            connection.sendto(message.encode(), address)
+        except OSError:
+            return  # systemd restarts us if it misses the watchdog; nothing better can be done
+
+
+@dataclass(slots=True)
+class Progress:
+    """When the worker last proved that it moves: it finished a file, or found nothing to do."""
+
+    last_s: float = 0.0
+
+    def mark(self) -> None:
+        """Note progress now."""
+        self.last_s = time.monotonic()

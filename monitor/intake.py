@@ -1,0 +1,200 @@
+"""The intake thread: finds files that changed and queues them; it opens none of them.
+
+The scan is the truth; events only bring it forward, path by path.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from monitor.folders import FolderTree, Seen, Stalled
+from monitor.landing import LandedQueue
+from monitor.sources.protocol import Source
+from monitor.watching import FolderEvents, has_remote_writers
+
+logger = logging.getLogger(__name__)
+
+LOOK_INTERVAL_S = 2.0
+"""Files that are not complete are looked at this often, however rare the scans are."""
+_SWEEP_INTERVAL_S = 30.0
+_NO_ANSWER_S = 10.0
+_MAX_HINTS = 10_000
+_LONGEST_WAIT_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeStatus:
+    """How the intake is doing."""
+
+    stalled: bool
+    """Whether the acquisition directory cannot be scanned now."""
+    reason: str
+    """One sentence on why it is stalled ("" otherwise)."""
+    watching: Literal["events", "poll"]
+    files_seen: int
+    files_ignored: int
+    """Files that no source claims."""
+    waiting: int
+    """Files in the queue."""
+    incomplete: int
+    """Files that whoever writes them has not completed."""
+    oldest_unprocessed_s: float
+    last_scan_s_ago: float | None
+    """Seconds since a scan was last completed; None before the first."""
+    unreadable_folders: tuple[str, ...]
+
+
+class Intake:
+    """Finds files below the acquisition directory and hands those that changed to the queue."""
+
+    def __init__(
+        self,
+        directory: Path,
+        source: Source,
+        landed: LandedQueue,
+        *,
+        poll_interval_s: float = 2.0,
+        watch: Literal["auto", "events", "poll"] = "auto",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the directory, the source that says which files matter, and the queue to fill."""
+        self._directory = directory
+        self._queue = landed
+        self._poll_interval_s = poll_interval_s
+        self._watch = watch
+        self._clock = clock
+        self._claims = source.claims
+        self._tree = FolderTree(directory, source.claims, clock)
+        self._hints: dict[str, None] = {}
+        self._woken = threading.Condition()
+        self._events = FolderEvents(self._hint)
+        self._watching: Literal["events", "poll"] = "poll"
+        self._watched: tuple[int, int] | None = None
+        self._stalled = ""
+        self._last_scan_s: float | None = None
+        self._next_scan_s = self._next_look_s = self._next_sweep_s = clock()
+
+    def run(self, stop: threading.Event) -> None:
+        """Scan and follow events until `stop` is set: the body of the intake thread."""
+        try:
+            while not stop.is_set():
+                self.step()
+                self._wait()
+        finally:
+            self._events.stop()
+
+    def step(self) -> None:
+        """Do once what is due now: follow events, look at files, or scan."""
+        self._follow_hints()
+        now_s = self._clock()
+        if now_s >= self._next_scan_s:
+            self._scan(now_s)
+        elif now_s >= self._next_look_s and not self._stalled:
+            self._look(self._queue.unsettled(), now_s)
+
+    def retry(self, relative: str) -> None:
+        """Say that a file is not complete yet: it comes again when it changed or was scanned."""
+        self._queue.retry(relative)
+
+    def done(self, relative: str) -> None:
+        """Say that a file was dealt with: it comes again only when it changes."""
+        self._queue.done(relative)
+
+    def status(self) -> IntakeStatus:
+        """Tell how things are; safe to call from any thread, also while the share hangs."""
+        now_s = self._clock()
+        reason, asked_s = self._stalled, self._tree.asked_s
+        if asked_s is not None and now_s - asked_s > _NO_ANSWER_S:
+            waited = int(now_s - asked_s)
+            reason = f"'{self._directory}' has not answered for {waited} s; see to its share"
+        return IntakeStatus(
+            stalled=bool(reason),
+            reason=reason,
+            watching=self._watching,
+            files_seen=self._tree.files_seen,
+            files_ignored=self._tree.files_ignored,
+            waiting=len(self._queue),
+            incomplete=self._queue.incomplete,
+            oldest_unprocessed_s=self._queue.oldest_unprocessed_s,
+            last_scan_s_ago=None if self._last_scan_s is None else now_s - self._last_scan_s,
+            unreadable_folders=self._tree.unreadable_folders,
+        )
+
+    def _scan(self, started_s: float) -> None:
+        sweep = started_s >= self._next_sweep_s or bool(self._stalled)
+        try:
+            walk = self._tree.walk(every_file=sweep)
+        except Stalled as stalled:
+            self._stall(str(stalled))
+        else:
+            self._resume()
+            self._watch_directory()
+            for image, member in walk.gone:
+                self._queue.gone(image, member)
+            self._saw(sorted(walk.seen, key=lambda seen: (seen.stat.mtime_ns, seen.member)))
+            self._look(() if sweep else self._queue.lively(), started_s)
+            self._last_scan_s = self._clock()
+        took_s = self._clock() - started_s
+        # A slow share is left alone for at least as long as a scan of it takes.
+        self._next_scan_s = started_s + max(self._poll_interval_s, 2 * took_s)
+        if sweep:
+            self._next_sweep_s = started_s + max(_SWEEP_INTERVAL_S, 10 * took_s)
+
+    def _look(self, files: Iterable[tuple[str, str]], started_s: float) -> None:
+        """Stat single files, then let those come again that were not complete."""
+        for _, member in files:
+            self._saw(self._tree.look(member))
+        self._queue.scanned(started_s)
+        self._next_look_s = started_s + min(self._poll_interval_s, LOOK_INTERVAL_S)
+
+    def _saw(self, files: Iterable[Seen]) -> None:
+        for seen in files:
+            self._queue.saw(seen.image, seen.member, seen.stat)
+
+    def _stall(self, reason: str) -> None:
+        if reason != self._stalled:
+            logger.warning("stalled: %s", reason)
+        self._stalled = reason
+
+    def _resume(self) -> None:
+        if self._stalled:
+            logger.info("the acquisition directory can be scanned again")
+        self._stalled = ""
+
+    def _watch_directory(self) -> None:
+        """Ask for events where they can be trusted to help, again after a new mount."""
+        if self._watched == self._tree.identity:
+            return
+        self._watched = self._tree.identity
+        self._events.stop()
+        wanted = self._watch == "events" or (
+            self._watch == "auto" and not has_remote_writers(self._directory)
+        )
+        self._watching = "events" if wanted and self._events.start(self._directory) else "poll"
+        self._next_sweep_s = self._clock()  # what came between the scan and the first event
+
+    def _hint(self, relative: str) -> None:
+        with self._woken:
+            if len(self._hints) < _MAX_HINTS:
+                self._hints[relative] = None
+            else:
+                self._next_scan_s = self._next_sweep_s = self._clock()
+            self._woken.notify()
+
+    def _follow_hints(self) -> None:
+        with self._woken:
+            hints, self._hints = self._hints, {}
+        for relative in hints:
+            self._saw(self._tree.look(relative))
+
+    def _wait(self) -> None:
+        due_s = min(self._next_scan_s, self._next_look_s) - self._clock()
+        with self._woken:
+            if not self._hints:
+                self._woken.wait(min(max(due_s, 0.0), _LONGEST_WAIT_S))

@@ -1,0 +1,235 @@
+"""What leaves the program: versioned messages, the same bytes for every sink and for ever after."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from monitor.model import Decision, IceReading, Reason, Tilt, Verdict
+
+TILT, LAMELLA, STATUS = "tilt", "lamella", "status"
+Percent = Annotated[float, Field(ge=0.0, le=100.0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TiltPart(_Part):
+    """Which exposure a reading belongs to."""
+
+    id: str
+    session: str
+    grid: str
+    series: str
+    lamella: str
+    path: str
+    section: int
+    angle_deg: float | None
+    order: int | None
+    acquired_at: str | None
+    pixel_size_angstrom: float | None
+    exposure_dose_e_per_A2: float | None
+
+    @classmethod
+    def of(cls, tilt: Tilt) -> TiltPart:
+        """Say about a tilt what subscribers may know."""
+        return cls(
+            id=encodable(str(tilt.id)),
+            session=encodable(tilt.session),
+            grid=encodable(tilt.grid),
+            series=encodable(tilt.series),
+            lamella=encodable(tilt.lamella),
+            path=encodable(tilt.path),
+            section=tilt.section,
+            angle_deg=tilt.angle_deg,
+            order=tilt.order,
+            acquired_at=tilt.acquired_at,
+            pixel_size_angstrom=tilt.pixel_size_angstrom,
+            exposure_dose_e_per_A2=tilt.exposure_dose_e_per_A2,
+        )
+
+
+class IcePart(_Part):
+    """How much ice the tilt shows: percent of the valid area, with its 90 % interval."""
+
+    percent: Percent | None
+    percent_low: Percent | None
+    percent_high: Percent | None
+    phases: dict[str, float]
+    valid_area_percent: Percent
+
+
+class QualityPart(_Part):
+    """Whether the reading can be trusted."""
+
+    flags: tuple[str, ...]
+    in_domain: bool
+
+
+class ModelPart(_Part):
+    """Who read the tilt."""
+
+    name: str
+    version: str
+    backend: str
+
+
+class Reading(_Part):
+    """The four objects that a tilt message and a line of `score --json` share."""
+
+    tilt: TiltPart
+    ice: IcePart
+    quality: QualityPart
+    model: ModelPart
+
+
+def reading_parts(tilt: Tilt, reading: IceReading) -> Reading:
+    """Put a tilt and its reading into the form in which they leave the program."""
+    return Reading(
+        tilt=TiltPart.of(tilt),
+        ice=IcePart(
+            percent=reading.percent,
+            percent_low=reading.percent_low,
+            percent_high=reading.percent_high,
+            phases=dict(reading.phases),
+            valid_area_percent=reading.valid_area_percent,
+        ),
+        quality=QualityPart(flags=reading.flags, in_domain=reading.in_domain),
+        model=ModelPart(
+            name=reading.bundle_name, version=reading.bundle_version, backend=reading.backend
+        ),
+    )
+
+
+class Stamp(_Part):
+    """What every message starts with."""
+
+    seq: int
+    boot_id: str
+    time: str
+    microscope: str
+
+
+class _Message(Stamp):
+    @property
+    def topic(self) -> str:
+        raise NotImplementedError
+
+    def body(self) -> bytes:
+        """Encode as UTF-8 JSON."""
+        return self.model_dump_json(by_alias=True).encode()
+
+
+class TiltMessage(_Message):
+    """One complete exposure and its ice."""
+
+    schema_: Literal["icewatch.tilt/1"] = Field(default="icewatch.tilt/1", alias="schema")
+    tilt: TiltPart
+    ice: IcePart
+    quality: QualityPart
+    model: ModelPart
+    latency_s: Annotated[float, Field(ge=0.0)]
+
+    @property
+    def topic(self) -> str:
+        return TILT
+
+
+class LamellaMessage(_Message):
+    """What the readings of one lamella say so far."""
+
+    schema_: Literal["icewatch.lamella/1"] = Field(default="icewatch.lamella/1", alias="schema")
+    session: str
+    grid: str
+    lamella: str
+    series: str
+    verdict: Decision
+    reason: Reason
+    explanation: str
+    ice_percent: Percent | None
+    ice_percent_low: Percent | None
+    ice_percent_high: Percent | None
+    probability_bad: Annotated[float, Field(ge=0.0, le=1.0)] | None
+    tilts_seen: int
+    tilts_expected: int | None
+
+    @property
+    def topic(self) -> str:
+        return LAMELLA
+
+
+class StatusMessage(_Message):
+    """Heartbeat: `seq` repeats the last one given out."""
+
+    schema_: Literal["icewatch.status/1"] = Field(default="icewatch.status/1", alias="schema")
+    state: Literal["starting", "ready", "degraded", "stalled"]
+    reason: str
+    backend: str
+    last_seq: int
+    backlog: int
+    oldest_unprocessed_s: Annotated[float, Field(ge=0.0)]
+    replay_endpoint: str
+
+    @property
+    def topic(self) -> str:
+        return STATUS
+
+
+Message = TiltMessage | LamellaMessage | StatusMessage
+_BY_TOPIC: dict[str, type[TiltMessage] | type[LamellaMessage] | type[StatusMessage]] = {
+    TILT: TiltMessage,
+    LAMELLA: LamellaMessage,
+    STATUS: StatusMessage,
+}
+
+
+def parse(topic: str, body: bytes) -> Message:
+    """Read a message back; raises `pydantic.ValidationError` or `KeyError` on foreign bytes."""
+    return _BY_TOPIC[topic].model_validate_json(body)
+
+
+def lamella_message(stamp: Stamp, tilt: Tilt, verdict: Verdict) -> LamellaMessage:
+    """Put a verdict into the form in which it leaves the program."""
+    return LamellaMessage(
+        **stamp.model_dump(),
+        session=encodable(tilt.session),
+        grid=encodable(tilt.grid),
+        lamella=encodable(tilt.lamella),
+        series=encodable(tilt.series),
+        verdict=verdict.decision,
+        reason=verdict.reason,
+        explanation=verdict.explanation,
+        ice_percent=verdict.ice_percent,
+        ice_percent_low=verdict.ice_percent_low,
+        ice_percent_high=verdict.ice_percent_high,
+        probability_bad=verdict.probability_bad,
+        tilts_seen=verdict.tilts_seen,
+        tilts_expected=verdict.tilts_expected,
+    )
+
+
+def tilt_message(stamp: Stamp, tilt: Tilt, reading: IceReading, latency_s: float) -> TiltMessage:
+    """Put a reading into the form in which it leaves the program."""
+    parts = reading_parts(tilt, reading)
+    return TiltMessage(
+        **stamp.model_dump(),
+        tilt=parts.tilt,
+        ice=parts.ice,
+        quality=parts.quality,
+        model=parts.model,
+        latency_s=round(latency_s, 4),
+    )
+
+
+def utc_now() -> str:
+    """Our own time, ISO 8601, UTC, to the millisecond."""
+    now = datetime.datetime.now(datetime.UTC)
+    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def encodable(text: str) -> str:
+    r"""Make a file name safe for UTF-8: bytes that are not valid UTF-8 show as `\udcXX` escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

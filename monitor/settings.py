@@ -1,0 +1,209 @@
+"""One TOML file in, frozen settings out; whatever is wrong is said in one line with its key."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+
+from monitor.errors import ConfigError
+from monitor.policies import MeanOverTiltsSettings, PolicySettings
+
+_ADDRESS = re.compile(r"^(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d+)$")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _port_checked(address: str) -> str:
+    match = _ADDRESS.match(address)
+    if match is None:
+        raise ValueError(f"'{address}' is not HOST:PORT, for example 127.0.0.1:9108")
+    if not 1 <= int(match["port"]) <= 65535:
+        raise ValueError(f"port {match['port']} is outside 1 to 65535")
+    return address
+
+
+class AcquisitionSettings(_Section):
+    """Where tilts land; this directory is only ever read."""
+
+    directory: Path
+    watch: Literal["auto", "events", "poll"] = "auto"
+    poll_interval_s: Annotated[float, Field(gt=0.0, le=600.0)] = 2.0
+    layout: Literal["auto", "serialem", "pacetomo", "tomography5", "custom"] = "auto"
+    session_gap_h: Annotated[float, Field(gt=0.0)] = 12.0
+
+
+class ModelSettings(_Section):
+    """Which network reads the tilts, and what it runs on."""
+
+    bundle: str = "default"
+    backend: Literal["auto", "tensorrt", "openvino", "onnxruntime"] = "auto"
+
+
+class PublishSettings(_Section):
+    """Where readings, metrics and the state can be had."""
+
+    zmq_endpoint: str = "tcp://127.0.0.1:5556"
+    metrics_address: str = "127.0.0.1:9108"
+    web_address: str = "127.0.0.1:8080"
+
+    @field_validator("zmq_endpoint")
+    @classmethod
+    def _endpoint(cls, value: str) -> str:
+        if value.startswith("ipc://") and len(value) > len("ipc://"):
+            return value
+        if not value.startswith("tcp://"):
+            raise ValueError(f"'{value}' is not tcp://HOST:PORT or ipc://PATH")
+        _port_checked(value.removeprefix("tcp://"))
+        return value
+
+    @field_validator("metrics_address", "web_address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return _port_checked(value)
+
+
+class VerdictSettings(_Section):
+    """When a lamella is flagged, and whether the flag may act."""
+
+    mode: Literal["advise", "confirm", "act"] = "advise"
+    skip_above_ice_percent: Annotated[float, Field(gt=0.0, le=100.0)] = 10.0
+    directory: Path | None = None
+    policy: PolicySettings = MeanOverTiltsSettings()
+
+
+class StateSettings(_Section):
+    """Where the daemon keeps its journal."""
+
+    directory: Path
+
+
+class Settings(_Section):
+    """Everything that one daemon is told."""
+
+    microscope: Annotated[str, Field(min_length=1, max_length=100)] = "microscope"
+    acquisition: AcquisitionSettings
+    model: ModelSettings = ModelSettings()
+    publish: PublishSettings = PublishSettings()
+    verdict: VerdictSettings = VerdictSettings()
+    state: StateSettings
+
+    @field_validator("microscope")
+    @classmethod
+    def _printable(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("holds characters that cannot be printed")
+        return value
+
+    @property
+    def verdict_directory(self) -> Path:
+        """The only place besides the state directory that is written."""
+        return self.verdict.directory or self.state.directory / "verdicts"
+
+
+def load(path: Path) -> Settings:
+    """Read a configuration file and check all that can be checked without starting.
+
+    Relative paths count from the folder of the file. Raises `ConfigError` with one line that
+    names the file, the key and the remedy.
+    """
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: there is no such file; give --config a TOML file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error}); give a readable UTF-8 file"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    try:
+        settings = Settings.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_sentence(error.errors()[0])}") from error
+    settings = _absolute(settings, path.resolve().parent)
+    _check_directories(settings, path)
+    return settings
+
+
+def _absolute(settings: Settings, base: Path) -> Settings:
+    acquisition = settings.acquisition.model_copy(
+        update={"directory": base / settings.acquisition.directory.expanduser()}
+    )
+    state = settings.state.model_copy(
+        update={"directory": base / settings.state.directory.expanduser()}
+    )
+    verdict = settings.verdict
+    if verdict.directory is not None:
+        verdict = verdict.model_copy(update={"directory": base / verdict.directory.expanduser()})
+    return settings.model_copy(
+        update={"acquisition": acquisition, "state": state, "verdict": verdict}
+    )
+
+
+def _check_directories(settings: Settings, path: Path) -> None:
+    acquisition = settings.acquisition.directory
+    if acquisition.exists() and not acquisition.is_dir():
+        raise ConfigError(
+            f"{path}: acquisition.directory: '{acquisition}' is a file; name the directory "
+            "that the tilts land in"
+        )
+    written = {
+        "state.directory": settings.state.directory,
+        "verdict.directory": settings.verdict_directory,
+    }
+    for key, directory in written.items():
+        if directory.exists() and not directory.is_dir():
+            raise ConfigError(f"{path}: {key}: '{directory}' is a file; name a directory")
+        if _below(directory, acquisition):
+            raise ConfigError(
+                f"{path}: {key}: '{directory}' lies below acquisition.directory, where icewatch "
+                "never writes; name a directory elsewhere"
+            )
+
+
+def _below(directory: Path, root: Path) -> bool:
+    """Whether writing into a directory would write below the root, links followed."""
+    return directory.resolve().is_relative_to(root.resolve())
+
+
+def _sentence(error: ErrorDetails) -> str:
+    # Pydantic puts the tag of a union and "function-after[..]" into the location: not for people.
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(part for part in location if re.fullmatch(r"[A-Za-z0-9_-]+", part))
+    if error["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(location[-1], _keys_at(location[:-1]), 1, 0.5)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else "remove it"
+        return f"{key}: unknown key; {hint}"
+    if error["type"] == "missing":
+        return f"{key}: is missing; add it"
+    message = error["msg"].removeprefix("Value error, ")
+    given = error["input"]
+    shown = "" if isinstance(given, dict | list) or str(given) in message else f" (given: {given})"
+    return f"{key}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    model: Any = Settings
+    for part in location:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            break
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        model = _model_in(annotation) or model
+    return list(model.model_fields) if hasattr(model, "model_fields") else []
+
+
+def _model_in(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
+    return (
+        annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    )

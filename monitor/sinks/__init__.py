@@ -1,0 +1,1 @@
+"""Where committed messages go: ZeroMQ, Prometheus, the verdict files, overlays; always all on."""

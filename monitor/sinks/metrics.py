@@ -1,0 +1,187 @@
+"""Every Prometheus metric of the program, on a registry of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from monitor.messages import LamellaMessage, StatusMessage, TiltMessage
+from monitor.model import Decision
+from monitor.sinks.protocol import Outgoing
+
+MAX_LAMELLAE = 200
+"""Lamellae with series of their own; the journal and ZeroMQ have all of them."""
+_LATENCY_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+_STAGE_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 5.0)
+_STATES = ("starting", "ready", "degraded", "stalled")
+
+
+class Metrics:
+    """The sink that Prometheus scrapes; the label `microscope` is on every metric of ours."""
+
+    name = "metrics"
+
+    def __init__(self, microscope: str, version: str) -> None:
+        """Declare all metrics; nothing is exposed for a lamella before its first reading."""
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self._scope = microscope
+        self._version = version
+        self._lamellae: dict[str, None] = {}
+        self._session = ""
+        self._declare_ice()
+        self._declare_health()
+
+    def _declare_ice(self) -> None:
+        lamella = ("microscope", "lamella")
+        self.tilt_ice = self._gauge(
+            "icewatch_tilt_ice_ratio", "Ice share of the newest measured tilt", lamella
+        )
+        self.lamella_ice = self._gauge(
+            "icewatch_lamella_ice_ratio", "Mean ice share over the measured tilts", lamella
+        )
+        self.verdict = self._gauge(
+            "icewatch_lamella_verdict",
+            "1 for the verdict that holds, 0 for the others",
+            (*lamella, "verdict"),
+        )
+        self.tilts = self._counter(
+            "icewatch_tilts_published",
+            "Tilts published, by whether a percentage could be measured",
+            "result",
+        )
+        for result in ("measured", "not_measurable"):
+            self.tilts.labels(self._scope, result)
+
+    def _declare_health(self) -> None:
+        self.latency = Histogram(
+            "icewatch_landed_to_published_seconds",
+            "From the last write that completed a tilt to its message",
+            ("microscope",),
+            registry=self.registry,
+            buckets=_LATENCY_BUCKETS_S,
+        )
+        self.stage = Histogram(
+            "icewatch_stage_seconds",
+            "Time per tilt in each stage of the pipeline",
+            ("microscope", "stage"),
+            registry=self.registry,
+            buckets=_STAGE_BUCKETS_S,
+        )
+        self.refused = self._counter(
+            "icewatch_files_refused", "Files that gave no tilt, by reason", "reason"
+        )
+        self.errors = self._counter("icewatch_errors", "Errors survived, by stage", "stage")
+        for stage in ("receiving", "processing", "sending"):
+            self.errors.labels(self._scope, stage)
+        self.state = self._gauge(
+            "icewatch_state", "1 for the state that the daemon is in", ("microscope", "state")
+        )
+        self.backlog = self._gauge("icewatch_backlog_files", "Files that wait to be read")
+        self.oldest = self._gauge(
+            "icewatch_oldest_unprocessed_seconds", "Age of the file that waits longest"
+        )
+        self.last_seq = self._gauge("icewatch_last_seq", "Number of the newest message")
+        self.build = self._gauge(
+            "icewatch_build_info",
+            "Constant 1; its labels say what runs",
+            ("microscope", "version", "bundle", "bundle_version", "backend"),
+        )
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ("microscope",)) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, label: str) -> Counter:
+        return Counter(name, text, ("microscope", label), registry=self.registry)
+
+    def running(self, bundle: str, bundle_version: str, backend: str) -> None:
+        """Say which bundle and backend read the tilts."""
+        self.build.labels(self._scope, self._version, bundle, bundle_version, backend).set(1)
+        self.latency.labels(self._scope)
+
+    def restore(
+        self, running_session: Iterable[LamellaMessage], newest: Iterable[TiltMessage]
+    ) -> None:
+        """Show the running session again after a restart, so that no alert resolves falsely."""
+        for message in running_session:
+            self._enter(message.session)
+            self._lamella(message)
+        for tilt in newest:
+            self._tilt_ratio(tilt)
+
+    def publish(self, outgoing: Outgoing) -> None:
+        """Count a committed message and show its numbers."""
+        message = outgoing.message
+        if isinstance(message, TiltMessage):
+            self._enter(message.tilt.session)
+            self._tilt_ratio(message)
+            if not outgoing.resent:
+                measured = message.ice.percent is not None
+                self.tilts.labels(self._scope, "measured" if measured else "not_measurable").inc()
+            if outgoing.landed_s is not None:
+                age_s = max(0.0, time.monotonic() - outgoing.landed_s)
+                self.latency.labels(self._scope).observe(age_s)
+        elif isinstance(message, LamellaMessage):
+            self._lamella(message)
+        self.last_seq.labels(self._scope).set(outgoing.seq)
+
+    def beat(self) -> None:
+        """Nothing is due: the heartbeat brings its own numbers through `heartbeat`."""
+
+    def heartbeat(self, status: StatusMessage) -> None:
+        """Show the state that the heartbeat tells."""
+        for state in _STATES:
+            self.state.labels(self._scope, state).set(state == status.state)
+        self.backlog.labels(self._scope).set(status.backlog)
+        self.oldest.labels(self._scope).set(status.oldest_unprocessed_s)
+        self.last_seq.labels(self._scope).set(status.last_seq)
+
+    def count_error(self, stage: str) -> None:
+        """Count an error that was survived."""
+        self.errors.labels(self._scope, stage).inc()
+
+    def count_refused(self, reason: str) -> None:
+        """Count a file that gave no tilt."""
+        self.refused.labels(self._scope, reason).inc()
+
+    def time_stage(self, stage: str, seconds: float) -> None:
+        """Note how long one stage took for one tilt."""
+        self.stage.labels(self._scope, stage).observe(seconds)
+
+    def _enter(self, session: str) -> None:
+        if session == self._session:
+            return
+        self._session = session
+        self._lamellae.clear()
+        for metric in (self.tilt_ice, self.lamella_ice, self.verdict):
+            metric.clear()
+
+    def _has_series(self, lamella: str) -> bool:
+        if lamella not in self._lamellae and len(self._lamellae) < MAX_LAMELLAE:
+            self._lamellae[lamella] = None
+        return lamella in self._lamellae
+
+    def _tilt_ratio(self, message: TiltMessage) -> None:
+        if message.ice.percent is not None and self._has_series(message.tilt.lamella):
+            ratio = message.ice.percent / 100.0
+            self.tilt_ice.labels(self._scope, message.tilt.lamella).set(ratio)
+
+    def _lamella(self, message: LamellaMessage) -> None:
+        if message.session != self._session or not self._has_series(message.lamella):
+            return
+        if message.ice_percent is not None:
+            self.lamella_ice.labels(self._scope, message.lamella).set(message.ice_percent / 100.0)
+        for decision in Decision:
+            held = message.verdict is decision
+            self.verdict.labels(self._scope, message.lamella, decision.value).set(held)

@@ -1,0 +1,113 @@
+"""`verdicts.json` and `ice_skip.txt`: the only files that the microscope's side may read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Literal
+
+from monitor.errors import SinkError
+from monitor.messages import LamellaMessage, TiltMessage, utc_now
+from monitor.model import Decision
+from monitor.sinks.protocol import Outgoing
+
+_COUNTER_EVERY_S = 5.0
+"""A reader gives up on a counter that stood still for 30 s; the promise is 10 s."""
+_FIRST_LINE = re.compile(r"icewatch 1 (\d+)")
+
+
+class VerdictFiles:
+    """Keeps both files true to the lamellae of the running session, replaced atomically."""
+
+    name = "verdict_files"
+
+    def __init__(
+        self,
+        directory: Path,
+        microscope: str,
+        mode: Literal["advise", "confirm", "act"],
+        running_session: list[LamellaMessage],
+    ) -> None:
+        """Start from the newest message of each lamella of the running session."""
+        self._directory = directory
+        self._microscope = microscope
+        self._mode = mode
+        self._lamellae = {message.lamella: message for message in running_session}
+        self._session = running_session[-1].session if running_session else ""
+        self._counter = self._counter_on_disk()
+        self._counter_due_s = 0.0
+
+    def publish(self, outgoing: Outgoing) -> None:
+        """Take a verdict in and rewrite the files."""
+        message = outgoing.message
+        if isinstance(message, TiltMessage) and message.tilt.session != self._session:
+            self._session = message.tilt.session
+            self._lamellae.clear()
+        if isinstance(message, LamellaMessage) and message.session == self._session:
+            self._lamellae[message.lamella] = message
+            self._write()
+
+    def beat(self) -> None:
+        """Raise the counter, which tells readers that icewatch lives."""
+        if time.monotonic() >= self._counter_due_s:
+            self._write()
+
+    def _write(self) -> None:
+        self._counter += 1
+        self._counter_due_s = time.monotonic() + _COUNTER_EVERY_S
+        skipped = "".join(f"{name}\n" for name in self._skipped())
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._replace("verdicts.json", json.dumps(self._verdicts(), indent=1) + "\n")
+            self._replace("ice_skip.txt", f"icewatch 1 {self._counter}\n{skipped}")
+        except OSError as error:
+            raise SinkError(
+                f"verdict.directory '{self._directory}' cannot be written ({error.strerror}); make "
+                "it writable or free space; until then the microscope acquires everything"
+            ) from error
+
+    def _skipped(self) -> list[str]:
+        """Give what may be skipped; in `confirm` nothing is until a person accepts it.
+
+        A name that does not fit on one line cannot be told to a reader: it is acquired.
+        """
+        if self._mode != "act":
+            return []
+        return sorted(
+            name
+            for name, message in self._lamellae.items()
+            if message.verdict is Decision.SKIP and name.isprintable()
+        )
+
+    def _verdicts(self) -> dict[str, object]:
+        lamellae = [
+            message.model_dump(mode="json", exclude={"boot_id", "microscope", "schema_"})
+            for message in self._lamellae.values()
+        ]
+        return {
+            "schema": "icewatch.verdicts/1",
+            "microscope": self._microscope,
+            "mode": self._mode,
+            "written_at": utc_now(),
+            "counter": self._counter,
+            "session": self._session,
+            "lamellae": lamellae,
+        }
+
+    def _replace(self, name: str, text: str) -> None:
+        # A fixed name for the temporary file: a crash leaves at most one behind, overwritten next.
+        temporary = self._directory / f".{name}.tmp"
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, self._directory / name)  # noqa: PTH105  says what matters: atomic
+
+    def _counter_on_disk(self) -> int:
+        """Go on from the old counter, so that a reader sees it move after a restart."""
+        try:
+            with (self._directory / "ice_skip.txt").open(encoding="utf-8") as file:
+                match = _FIRST_LINE.match(file.readline(100))
+        except (OSError, UnicodeDecodeError):
+            return 0
+        return int(match[1]) if match else 0

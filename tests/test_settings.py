@@ -1,0 +1,102 @@
+"""Configurations, right and wrong: one line that names the file, the key and the remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from monitor.errors import ConfigError
+from monitor.settings import load
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "icewatch.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def minimal(folder: Path, more: str = "") -> Path:
+    return write(
+        folder,
+        f'[acquisition]\ndirectory = "{folder}/data"\n[state]\ndirectory = "{folder}/state"\n{more}',
+    )
+
+
+def complaint(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    text = str(caught.value)
+    assert text.startswith(str(path)), text
+    assert "\n" not in text
+    return text.removeprefix(f"{path}: ")
+
+
+def test_two_keys_are_enough(tmp_path: Path) -> None:
+    settings = load(minimal(tmp_path))
+    assert settings.verdict_directory == tmp_path / "state" / "verdicts"
+    assert settings.verdict.mode == "advise"
+    assert settings.verdict.skip_above_ice_percent == 10.0
+
+
+def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, '[acquisition]\ndirectory = "in"\n[state]\ndirectory = "state"\n')
+    assert load(path).acquisition.directory == tmp_path / "in"
+
+
+def test_a_share_that_is_not_mounted_yet_is_no_mistake(tmp_path: Path) -> None:
+    assert not (tmp_path / "data").exists()
+    load(minimal(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("[publsh]\n", "publsh: unknown key; did you mean 'publish'?"),
+        ("[verdict]\nmod = 'act'\n", "verdict.mod: unknown key; did you mean 'mode'?"),
+        (
+            "[verdict]\npolicy = {kind = 'mean_over_tilts', minimum_tilt = 3}\n",
+            "verdict.policy.minimum_tilt: unknown key; did you mean 'minimum_tilts'?",
+        ),
+        ("[verdict]\nzzzz = 1\n", "verdict.zzzz: unknown key; remove it"),
+        ("[verdict]\nskip_above_ice_percent = nan\n", "verdict.skip_above_ice_percent:"),
+        ("[verdict]\nskip_above_ice_percent = -1\n", "verdict.skip_above_ice_percent:"),
+        ("[verdict]\nmode = 'go'\n", "verdict.mode:"),
+        ("[publish]\nmetrics_address = '127.0.0.1:0'\n", "port 0 is outside 1 to 65535"),
+        ("[publish]\nweb_address = '127.0.0.1:65536'\n", "port 65536 is outside 1 to 65535"),
+        ("[publish]\nzmq_endpoint = 'tcp://127.0.0.1:99999'\n", "port 99999 is outside"),
+        ("[publish]\nzmq_endpoint = 'localhost'\n", "publish.zmq_endpoint:"),
+        ("[publish]\nweb_address = 'localhost'\n", "publish.web_address:"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_key(tmp_path: Path, more: str, expected: str) -> None:
+    assert expected in complaint(minimal(tmp_path, more))
+
+
+def test_missing_keys_are_named(tmp_path: Path) -> None:
+    assert complaint(write(tmp_path, "[state]\ndirectory = 'x'\n")).startswith("acquisition: is")
+    text = complaint(write(tmp_path, "[acquisition]\n[state]\ndirectory = 'x'\n"))
+    assert text.startswith("acquisition.directory: is missing")
+
+
+def test_an_acquisition_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    assert "is a file" in complaint(minimal(tmp_path))
+
+
+@pytest.mark.parametrize("key", ["state", "verdict"])
+@pytest.mark.parametrize("where", ["data", "data/below", "link/below"])
+def test_nothing_may_be_written_below_the_acquisition_directory(
+    tmp_path: Path, key: str, where: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    other = "[state]\ndirectory = 'state'\n" if key == "verdict" else ""
+    text = f"[acquisition]\ndirectory = 'data'\n{other}[{key}]\ndirectory = '{where}'\n"
+    assert "never writes" in complaint(write(tmp_path, text))
+
+
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+    assert "no such file" in complaint(tmp_path / "none.toml")
+    assert "not valid TOML" in complaint(write(tmp_path, "[acquisition\n"))
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read" in complaint(binary)

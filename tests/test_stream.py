@@ -1,0 +1,294 @@
+"""Publishing for real: sockets, replay, gaps, heartbeats, metrics and the verdict files."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import zmq
+
+from monitor.errors import MonitorError
+from monitor.journal import Draft, Journal
+from monitor.listen import listen
+from monitor.messages import (
+    LamellaMessage,
+    Stamp,
+    StatusMessage,
+    lamella_message,
+    parse,
+    tilt_message,
+    utc_now,
+)
+from monitor.model import Decision, Reason, Verdict
+from monitor.publisher import Publisher
+from monitor.sinks.metrics import Metrics
+from monitor.sinks.protocol import Outgoing
+from monitor.sinks.stream import Stream
+from monitor.sinks.verdict_files import VerdictFiles
+from tests.builders import reading, tilt
+
+
+class Bench:
+    """A journal, a stream and a publisher thread, without a pipeline."""
+
+    def __init__(self, folder: Path, endpoint: str, mode: str = "act") -> None:
+        self.journal = Journal(folder / "state", "m")
+        self.journal.mark_started()
+        self.stream = Stream(endpoint, self.journal.messages_from)
+        self.metrics = Metrics("m", "0")
+        self.verdicts = VerdictFiles(folder / "verdicts", "m", mode, [])  # type: ignore[arg-type]
+        unsure = self.journal.unsure_whether_sent()
+        self.publisher = Publisher(
+            self.stream,
+            self.metrics,
+            [self.verdicts],
+            self.status,
+            sent_before=unsure[0].seq - 1 if unsure else self.journal.last_seq(),
+            reconnect_s=0.0,
+        )
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.publisher.run, args=(self.stop,))
+        self.thread.start()
+
+    def status(self, last_sent: int) -> StatusMessage:
+        return StatusMessage(
+            seq=last_sent,
+            boot_id="b",
+            time=utc_now(),
+            microscope="m",
+            state="ready",
+            reason="",
+            backend="test",
+            last_seq=last_sent,
+            backlog=0,
+            oldest_unprocessed_s=0.0,
+            replay_endpoint=self.stream.replay_endpoint,
+        )
+
+    def add(
+        self,
+        angle: float,
+        decision: Decision = Decision.KEEP,
+        percent: float | None = 5.0,
+        series: str = "L1",
+        session: str = "s1",
+    ) -> None:
+        one = tilt(angle, series, session)
+        verdict = Verdict(
+            decision, Reason.NOT_SURE_YET, "Because.", percent, 0.0, 100.0, 0.5, 1, None
+        )
+
+        def draft(first: int) -> list[Draft]:
+            stamps = [
+                Stamp(seq=s, boot_id="b", time=utc_now(), microscope="m")
+                for s in (first, first + 1)
+            ]
+            messages = (
+                tilt_message(stamps[0], one, reading(percent), 0.1),
+                lamella_message(stamps[1], one, verdict),
+            )
+            return [(message.topic, message.body()) for message in messages]
+
+        committed = self.journal.add(one, reading(percent), decision, draft)
+        self.publisher.put(
+            [
+                Outgoing(
+                    c.seq,
+                    c.topic,
+                    c.body,
+                    parse(c.topic, c.body),
+                    landed_s=0.0 if c.topic == "tilt" else None,
+                )
+                for c in committed
+            ]
+        )
+
+    def close(self) -> None:
+        self.stop.set()
+        self.publisher.wake()
+        self.thread.join(5.0)
+        assert not self.thread.is_alive()
+        self.stream.close()
+        self.journal.close(cleanly=True)
+
+
+@pytest.fixture
+def endpoint() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@contextmanager
+def running(folder: Path, endpoint: str, mode: str = "act") -> Iterator[Bench]:
+    bench = Bench(folder, endpoint, mode)
+    try:
+        yield bench
+    finally:
+        bench.close()
+
+
+def committed_only(endpoint: str, from_seq: int | None, count: int) -> list[tuple[int, bytes]]:
+    """What was committed, once every sink is done with it: a heartbeat comes after them."""
+    found: list[tuple[int, bytes]] = []
+    for message, body in listen(endpoint, from_seq, heard_within_s=10.0):
+        if not isinstance(message, StatusMessage):
+            found.append((message.seq, body))
+        elif len(found) >= count and message.last_seq >= found[-1][0]:
+            break
+    return found
+
+
+def test_a_late_listener_gets_the_past_then_goes_on_live(tmp_path: Path, endpoint: str) -> None:
+    with running(tmp_path, endpoint) as bench:
+        for angle in range(600):  # more than one batch of the replay
+            bench.add(angle / 10)
+        heard: list[tuple[int, bytes]] = []
+        half = threading.Event()
+
+        def follow() -> None:
+            for message, body in listen(endpoint, 0, heard_within_s=10.0):
+                if not isinstance(message, StatusMessage):
+                    heard.append((message.seq, body))
+                if len(heard) == 1200:
+                    half.set()
+                if len(heard) == 1220:
+                    return
+
+        listener = threading.Thread(target=follow)
+        listener.start()
+        assert half.wait(20.0)
+        for angle in range(10):
+            bench.add(-1.0 - angle)
+        listener.join(10.0)
+        assert [seq for seq, _ in heard] == list(range(1, 1221))
+        assert [body for _, body in heard] == [
+            one.body for one in bench.journal.messages_from(0, 10**4)
+        ]
+
+
+def test_a_listener_without_a_seq_hears_only_what_is_new(tmp_path: Path, endpoint: str) -> None:
+    with running(tmp_path, endpoint) as bench:
+        bench.add(0.0)
+        first_beat = threading.Event()
+        heard: list[int] = []
+
+        def follow() -> None:
+            for message, _ in listen(endpoint, None, heard_within_s=10.0):
+                if isinstance(message, StatusMessage) and message.last_seq == 2:
+                    first_beat.set()
+                elif not isinstance(message, StatusMessage) and message.seq > 2:
+                    heard.append(message.seq)
+                if len(heard) == 2:
+                    return
+
+        listener = threading.Thread(target=follow)
+        listener.start()
+        assert first_beat.wait(10.0)
+        bench.add(3.0)
+        listener.join(10.0)
+        assert heard == [3, 4]
+
+
+def test_what_may_not_have_been_sent_is_sent_again(tmp_path: Path, endpoint: str) -> None:
+    with running(tmp_path, endpoint) as bench:
+        bench.add(0.0)
+        bench.add(3.0)
+        bodies = [one.body for one in bench.journal.messages_from(0, 10)]
+        bench.journal.close(cleanly=False)
+        bench.journal = Journal(tmp_path / "state", "m")
+        again = bench.journal.unsure_whether_sent()
+        assert [one.body for one in again] == bodies
+
+
+def test_a_stream_survives_junk(tmp_path: Path, endpoint: str) -> None:
+    with running(tmp_path, endpoint) as bench, zmq.Context() as context:
+        bench.add(0.0)
+        for junk in (b"", b"\xff", b"[]", b'{"from_seq": "x"}', b'{"from_seq": 1e999}', b"[" * 900):
+            with context.socket(zmq.DEALER) as client:
+                client.setsockopt(zmq.LINGER, 100)
+                client.connect(bench.stream.replay_endpoint)
+                client.send_multipart([b"", junk])
+        assert [seq for seq, _ in committed_only(endpoint, 0, 2)] == [1, 2]
+
+
+def test_a_taken_port_is_said_with_its_key(tmp_path: Path, endpoint: str) -> None:
+    with running(tmp_path, endpoint):
+        with pytest.raises(MonitorError, match="publish.zmq_endpoint"):
+            Stream(endpoint, lambda seq, limit: [])
+
+
+def test_no_daemon_is_said_in_a_sentence(endpoint: str) -> None:
+    with pytest.raises(MonitorError, match="no heartbeat"):
+        next(listen(endpoint, 0, heard_within_s=0.3))
+
+
+def skip_file(folder: Path) -> list[str]:
+    return (folder / "verdicts" / "ice_skip.txt").read_text().splitlines()
+
+
+@pytest.mark.parametrize(("mode", "listed"), [("act", ["s1/L2"]), ("confirm", []), ("advise", [])])
+def test_the_skip_file_lists_only_what_may_be_skipped(
+    tmp_path: Path, endpoint: str, mode: str, listed: list[str]
+) -> None:
+    with running(tmp_path, endpoint, mode) as bench:
+        bench.add(0.0, Decision.KEEP)
+        bench.add(0.0, Decision.SKIP, series="L2")
+        bench.add(0.0, Decision.UNDECIDED, series="L3")
+        bench.add(0.0, Decision.SKIP, series="two\nlines")
+        committed_only(endpoint, 0, 8)
+    first, *names = skip_file(tmp_path)
+    assert first.startswith("icewatch 1 ")
+    assert names == listed
+    verdicts = json.loads((tmp_path / "verdicts" / "verdicts.json").read_text())
+    assert [one["verdict"] for one in verdicts["lamellae"]] == ["keep", "skip", "undecided", "skip"]
+
+
+def test_the_counter_goes_on_over_restarts(tmp_path: Path) -> None:
+    counters = []
+    for _ in range(3):
+        files = VerdictFiles(tmp_path / "verdicts", "m", "act", [])
+        files.beat()
+        counters.append(int(skip_file(tmp_path)[0].split()[-1]))
+    assert counters == sorted(set(counters))
+
+
+def test_metrics_follow_the_running_session(tmp_path: Path, endpoint: str) -> None:
+    def value(name: str, **labels: str) -> float | None:
+        return bench.metrics.registry.get_sample_value(name, {"microscope": "m", **labels})
+
+    with running(tmp_path, endpoint) as bench:
+        bench.add(0.0, Decision.SKIP, percent=20.0)
+        bench.add(3.0, Decision.SKIP, percent=None)
+        committed_only(endpoint, 0, 4)
+        lamella = {"lamella": "s1/L1"}
+        assert value("icewatch_tilt_ice_ratio", **lamella) == pytest.approx(0.2)
+        assert value("icewatch_lamella_verdict", **lamella, verdict="skip") == 1.0
+        assert value("icewatch_tilts_published_total", result="measured") == 1.0
+        assert value("icewatch_tilts_published_total", result="not_measurable") == 1.0
+        assert value("icewatch_landed_to_published_seconds_count") == 2.0
+        bench.add(0.0, Decision.KEEP, series="new", session="s2", percent=None)
+        committed_only(endpoint, 5, 2)
+        assert value("icewatch_lamella_verdict", **lamella, verdict="skip") is None
+        assert value("icewatch_tilt_ice_ratio", lamella="s2/new") is None
+
+
+def test_restored_metrics_show_the_session_before_any_new_tilt(tmp_path: Path) -> None:
+    message = parse(
+        "lamella",
+        lamella_message(
+            Stamp(seq=2, boot_id="b", time=utc_now(), microscope="m"),
+            tilt(),
+            Verdict(Decision.SKIP, Reason.ICE_ABOVE_LIMIT, "x", 30.0, 20.0, 40.0, 0.99, 5, None),
+        ).body(),
+    )
+    assert isinstance(message, LamellaMessage)
+    metrics = Metrics("m", "0")
+    metrics.restore([message], ())
+    labels = {"microscope": "m", "lamella": "s1/L1", "verdict": "skip"}
+    assert metrics.registry.get_sample_value("icewatch_lamella_verdict", labels) == 1.0
