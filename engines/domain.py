@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,56 +25,80 @@ _SIGMAS = 4.0
 
 
 def domain_flags(
-    picture: NDArray[float32], valid: NDArray[bool_], native_per_px: float
+    picture: NDArray[float32], valid: NDArray[bool_], native: tuple[int, int]
 ) -> tuple[Flag, ...]:
     """Say what is wrong with a prepared picture, if anything.
 
-    `picture` and `valid` are (rows, columns); `native_per_px` is how many native pixels a side of
-    a working pixel has.
+    `picture` and `valid` are (rows, columns); `native` is the shape of the image they were
+    prepared from.
     """
     inside = picture[valid]
     if inside.size == 0:
         return ()
-    low, high = float(inside.min()), float(inside.max())
+    low, high = float(picture.min()), float(picture.max())
     flags = []
-    saturated = float(np.mean(inside >= high - _SATURATED_BAND * (high - low)))
+    saturated = float(np.mean(picture >= high - _SATURATED_BAND * (high - low)))
     if saturated > _PARTLY:
         flags.append(Flag.MOSTLY_SATURATED if saturated > _MOSTLY else Flag.PARTLY_SATURATED)
     detail = np.abs(_detail(picture, valid))
     bottom, top = np.percentile(inside[::8], (0.1, 99.9))
     if detail.size and float(np.median(detail)) < _LEAST_NOISE * (top - bottom):
         flags.append(Flag.NO_NOISE)
-    elif not _has_structure(picture, valid, native_per_px):
+    elif not _has_structure(picture, valid, native):
         flags.append(Flag.NO_STRUCTURE)
     return tuple(flags)
 
 
-def _has_structure(picture: NDArray[float32], valid: NDArray[bool_], native_per_px: float) -> bool:
+def _has_structure(
+    picture: NDArray[float32], valid: NDArray[bool_], native: tuple[int, int]
+) -> bool:
     """Tell a specimen from pure noise by how the variance falls where pixels are averaged.
 
-    For independent electrons it falls with the number of pixels, at each step of averaging; the
-    structure of any specimen, or the noise of a scintillator, makes it fall more or less than
-    that. Last step: variation over the field without a surface of second order, as a beam is not
-    even. Too few pixels to judge count as structure.
+    For independent electrons it falls with the number of native pixels, from any scale to any
+    other; the structure of any specimen, or the noise of a scintillator, makes it fall more or
+    less than that. The last scale is the variation over the field without a surface of second
+    order, as a beam is not even. Too few pixels to judge count as structure.
     """
+    steps = [whole / count for whole, count in zip(native, picture.shape, strict=True)]
+    if min(steps) < 1.0:
+        return True
     variances, counts = [], []
     for side in _SCALES_PX:
         detail = _detail(*_blocks(picture, valid, side))
-        variances.append(float(np.var(detail)) * side**2 if detail.size else 0.0)
+        gains = [_gain(n, step, side) for n, step in zip(picture.shape, steps, strict=True)]
+        variances.append(_variance(detail) * side**2 / math.prod(gains))
         counts.append(detail.size)
     coarse = _without_trend(*_blocks(picture, valid, _TREND_PX))
-    variances.append(float(np.var(coarse)) * _TREND_PX**2 if coarse.size else 0.0)
+    variances.append(_variance(coarse) * _TREND_PX**2)
     counts.append(coarse.size)
     if min(counts) < _FEWEST_BLOCKS or min(variances) <= 0.0:
         return True
-    for step, side in enumerate(_SCALES_PX):
-        ratio = variances[step + 1] / variances[step]
-        error = _SIGMAS * math.sqrt(2.0 / counts[step] + 2.0 / counts[step + 1])
-        # Neighbours share the native pixels between them, which averages their difference down.
-        sharing = 1.5 / (side * native_per_px) if native_per_px > 1.0 else 0.0
-        if not 1.0 - error <= ratio <= 1.0 + error + sharing:
+    for first, second in combinations(range(len(counts)), 2):
+        error = _SIGMAS * math.sqrt(2.0 / counts[first] + 2.0 / counts[second])
+        if abs(variances[second] / variances[first] - 1.0) > error:
             return True
     return False
+
+
+def _gain(count: int, step: float, side: int) -> float:
+    """Give what area averaging leaves of the difference between neighbours, along one axis.
+
+    `count` working pixels of `step` native ones each, in blocks of `side`. A native pixel of which
+    neighbours have the shares f and 1 - f takes f (1 - f) / step from each one's variance and
+    gives as much to their covariance.
+    """
+    shared = np.arange(0, count + 1, side) * step % 1.0
+    shared *= 1.0 - shared
+    pairs = (shared.size - 1) // 2
+    if pairs == 0:
+        return 1.0
+    between, around = shared[1 : 2 * pairs : 2], shared[0 : 2 * pairs + 1 : 2]
+    lost = 2.0 * between + (around[:-1] + around[1:]) / 2.0
+    return 1.0 - float(lost.mean()) / (side * step)
+
+
+def _variance(values: NDArray[Any]) -> float:
+    return float(np.var(values)) if values.size else 0.0
 
 
 def _blocks(

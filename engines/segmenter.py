@@ -69,9 +69,7 @@ class Segmenter:
         if refusal is not None or pixel_size_angstrom is None:
             return _only_shown(image, refusal or Flag.PIXEL_SIZE_UNKNOWN, pixel_size_angstrom)
         prepared = prepare(image, pixel_size_angstrom, self._manifest.pixel_size_angstrom)
-        flags = _emptiness(image, prepared) or domain_flags(
-            prepared.picture, prepared.valid, prepared.pixel_size_angstrom / pixel_size_angstrom
-        )
+        flags = _emptiness(image, prepared) or domain_flags(prepared.picture, prepared.valid, shape)
         if not AMBER.issuperset(flags):
             share = float(prepared.valid.mean())
             return _unmeasured(prepared.picture, flags, prepared.pixel_size_angstrom, share)
@@ -177,7 +175,7 @@ def _emptiness(image: NDArray[Any], prepared: Prepared) -> tuple[Flag, ...]:
         return ()
     if np.mean(np.isfinite(image)) < MIN_VALID_SHARE:
         return (Flag.NOT_FINITE,)
-    low, high = np.percentile(prepared.picture, (5, 95))
+    low, high = np.percentile(prepared.picture, (0.5, 99.5))
     return (Flag.BLANK,) if high - low <= 1e-5 * abs(high) else (Flag.NO_SPECIMEN,)
 
 

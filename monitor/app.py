@@ -6,7 +6,6 @@ import faulthandler
 import json
 import logging
 import os
-import queue
 import signal
 import threading
 import time
@@ -20,7 +19,6 @@ from engines.errors import BackendError, BundleError
 from monitor.health import Health, judge, notify_systemd
 from monitor.intake import Intake
 from monitor.journal import Committed, Journal
-from monitor.landing import LandedQueue
 from monitor.messages import LamellaMessage, StatusMessage, parse, utc_now
 from monitor.network import load_segmenter
 from monitor.pipeline import Pipeline
@@ -33,7 +31,7 @@ from monitor.sinks.overlays import Overlays
 from monitor.sinks.protocol import Outgoing
 from monitor.sinks.stream import Stream
 from monitor.sinks.verdict_files import VerdictFiles
-from monitor.sources import every_source
+from monitor.sources import all_sources
 from monitor.web.server import serve_metrics, serve_status
 
 logger = logging.getLogger(__name__)
@@ -64,12 +62,10 @@ class Daemon:
         self._stream = Stream(settings.publish.zmq_endpoint, self._journal.messages_from)
         self._metrics = Metrics(settings.microscope, self._version)
         self._publisher = self._build_publisher()
-        self._source = every_source(settings.acquisition.directory)
-        self._landed = LandedQueue(settings.acquisition.directory)
+        self._source = all_sources(settings.acquisition.directory)
         self._intake = Intake(
             settings.acquisition.directory,
             self._source,
-            self._landed,
             poll_interval_s=settings.acquisition.poll_interval_s,
             watch=settings.acquisition.watch,
         )
@@ -178,14 +174,13 @@ class Daemon:
         notify_systemd("READY=1")
         while not self._stop.is_set():
             notify_systemd("WATCHDOG=1")
-            try:
-                landed = self._landed.get(timeout=0.5)
-            except queue.Empty:
+            offer = self._intake.next(timeout_s=0.5)
+            if offer is None:
                 continue
-            if self._pipeline.process(landed):
-                self._landed.done(landed.relative)
+            if self._pipeline.process(offer.landed):
+                self._intake.done(offer.landed)
             else:
-                self._landed.retry(landed.relative)
+                self._intake.retry(offer.landed)
 
     def _health(self) -> Health:
         return judge(
@@ -209,7 +204,7 @@ class Daemon:
             reason=health.reason,
             backend=self._backend_name,
             last_seq=last_sent,
-            backlog=intake.waiting,
+            backlog=intake.backlog,
             oldest_unprocessed_s=round(intake.oldest_unprocessed_s, 3),
             replay_endpoint=self._stream.replay_endpoint,
         )
@@ -234,7 +229,7 @@ class Daemon:
             "acquisition_directory": str(self._settings.acquisition.directory),
             "uptime_s": round(time.monotonic() - self._started_s, 1),
             "last_seq": self._journal.last_seq(),
-            "backlog": intake.waiting,
+            "backlog": intake.backlog,
             "incomplete": intake.incomplete,
             "watching": intake.watching,
             "files_seen": intake.files_seen,

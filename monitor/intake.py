@@ -15,6 +15,7 @@ from typing import Literal
 
 from monitor.folders import FolderTree, Seen, Stalled
 from monitor.landing import LandedQueue
+from monitor.model import Landed
 from monitor.sources.protocol import Source
 from monitor.watching import FolderEvents, has_remote_writers
 
@@ -40,8 +41,8 @@ class IntakeStatus:
     files_seen: int
     files_ignored: int
     """Files that no source claims."""
-    waiting: int
-    """Files in the queue."""
+    backlog: int
+    """Files that wait for the worker."""
     incomplete: int
     """Files that whoever writes them has not completed."""
     oldest_unprocessed_s: float
@@ -50,26 +51,33 @@ class IntakeStatus:
     unreadable_folders: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A file for the worker, and the source that knows how to read it."""
+
+    landed: Landed
+    source: Source
+
+
 class Intake:
-    """Finds files below the acquisition directory and hands those that changed to the queue."""
+    """Finds files below the acquisition directory and offers those that changed to the worker."""
 
     def __init__(
         self,
         directory: Path,
         source: Source,
-        landed: LandedQueue,
         *,
         poll_interval_s: float = 2.0,
         watch: Literal["auto", "events", "poll"] = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the directory, the source that says which files matter, and the queue to fill."""
+        """Take the directory, and the source that says which files matter and reads them."""
         self._directory = directory
-        self._queue = landed
+        self._source = source
+        self._queue = LandedQueue(directory, clock)
         self._poll_interval_s = poll_interval_s
         self._watch = watch
         self._clock = clock
-        self._claims = source.claims
         self._tree = FolderTree(directory, source.claims, clock)
         self._hints: dict[str, None] = {}
         self._woken = threading.Condition()
@@ -98,13 +106,21 @@ class Intake:
         elif now_s >= self._next_look_s and not self._stalled:
             self._look(self._queue.unsettled(), now_s)
 
-    def retry(self, relative: str) -> None:
-        """Say that a file is not complete yet: it comes again when it changed or was scanned."""
-        self._queue.retry(relative)
+    def next(self, timeout_s: float) -> Offer | None:
+        """Give the file that waits longest; None if none came within `timeout_s`.
 
-    def done(self, relative: str) -> None:
+        What is given must be given back with `done` or `retry`.
+        """
+        landed = self._queue.get(timeout_s)
+        return Offer(landed, self._source) if landed else None
+
+    def done(self, landed: Landed) -> None:
         """Say that a file was dealt with: it comes again only when it changes."""
-        self._queue.done(relative)
+        self._queue.done(landed.relative)
+
+    def retry(self, landed: Landed) -> None:
+        """Say that a file is not complete yet: it comes again when it changed or was scanned."""
+        self._queue.retry(landed.relative)
 
     def status(self) -> IntakeStatus:
         """Tell how things are; safe to call from any thread, also while the share hangs."""
@@ -119,7 +135,7 @@ class Intake:
             watching=self._watching,
             files_seen=self._tree.files_seen,
             files_ignored=self._tree.files_ignored,
-            waiting=len(self._queue),
+            backlog=len(self._queue),
             incomplete=self._queue.incomplete,
             oldest_unprocessed_s=self._queue.oldest_unprocessed_s,
             last_scan_s_ago=None if self._last_scan_s is None else now_s - self._last_scan_s,

@@ -5,7 +5,6 @@ The intake thread tells what it saw, the worker takes a file, and says whether t
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -58,11 +57,11 @@ class LandedQueue:
         self._newest_ns = 0
         self._condition = threading.Condition()
 
-    def get(self, timeout: float | None = None) -> Landed:
-        """Take the file that waits longest; raises `queue.Empty` after `timeout` seconds."""
+    def get(self, timeout_s: float) -> Landed | None:
+        """Take the file that waits longest; None if none came within `timeout_s`."""
         with self._condition:
-            if not self._condition.wait_for(lambda: self._waiting, timeout):
-                raise queue.Empty
+            if not self._condition.wait_for(lambda: self._waiting, timeout_s):
+                return None
             relative = next(iter(self._waiting))
             del self._waiting[relative]
             file = self._files[relative]

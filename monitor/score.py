@@ -24,10 +24,8 @@ from monitor.network import load_segmenter
 from monitor.pipeline import reading_of
 from monitor.policies import MeanOverTiltsSettings
 from monitor.screen import bar, console, interval_text, percent_text, plain
-from monitor.sources import every_source
+from monitor.sources import tilts_on_disk
 from monitor.sources.naming import is_ignored
-from monitor.sources.plain import PlainMrc
-from monitor.sources.protocol import Source
 
 EXTENSIONS = (".mrc", ".mrcs", ".st", ".map")
 LIMIT_PERCENT = 10.0
@@ -90,7 +88,7 @@ def _files(path: Path) -> list[tuple[Path, Path]]:
 def _score_file(root: Path, path: Path, segmenter: Segmenter, request: Request) -> Iterator[Scored]:
     model = (segmenter.bundle_name, segmenter.bundle_version, segmenter.backend_name)
     try:
-        for tilt, source in _tilts(root, _landed(root, path)):
+        for tilt, source in tilts_on_disk(root, _landed(root, path)):
             if tilt.pixel_size_angstrom is None:
                 tilt = replace(tilt, pixel_size_angstrom=request.pixel_size_angstrom)
             image = source.pixels(tilt)
@@ -100,22 +98,6 @@ def _score_file(root: Path, path: Path, segmenter: Segmenter, request: Request) 
             yield tilt, reading_of(icemap, model, tilt.flags)
     except (SourceError, EngineError, OSError) as error:
         sys.stderr.write(f"icewatch: {plain(str(path))}: {error}\n")
-
-
-def _tilts(root: Path, landed: Landed) -> Iterator[tuple[Tilt, Source]]:
-    """List the tilts of a file as the daemon would, or else every image in it, without angles."""
-    source, found = every_source(root), False
-    try:
-        for tilt in source.new_tilts(landed, lambda _: False):
-            found = True
-            yield tilt, source
-    except SourceError:
-        if found:
-            raise
-    if not found:
-        images = PlainMrc(root)
-        for tilt in images.new_tilts(landed, lambda _: False):
-            yield tilt, images
 
 
 def _landed(root: Path, path: Path) -> Landed:

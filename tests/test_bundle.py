@@ -136,7 +136,7 @@ def test_manifest_that_is_no_manifest(bundle: Path, text: str) -> None:
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 @pytest.mark.parametrize("key", ["threshold", "min_part_nm2", "training"])
 def test_numbers_are_numbers(bundle: Path, key: str, number: str) -> None:
-    change(bundle, **{key: "HERE"})
+    change(bundle, **{key: {"deep": ["HERE"]} if key == "training" else "HERE"})
     text = (bundle / MANIFEST).read_text().replace('"HERE"', number)
     (bundle / MANIFEST).write_text(text)
     refusal(bundle)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from engines.simulation.bragg import Beamline, Contrast, Grains, diffract
 from engines.simulation.crystals import GrainLevel, GrainTable
@@ -73,10 +74,11 @@ def _seen(defocus: float, aperture: float = 0.75, efficiency: float = 1.0) -> Co
     return diffract(_one_grain(), geometry, beamline, torch.full((RENDERED, RENDERED), 0.6))
 
 
-def _centroid(plane: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
+def _centroid(plane: torch.Tensor) -> NDArray[np.float64]:
     values = plane.numpy()
     rows, columns = np.indices(values.shape)
-    return np.array([(rows * values).sum(), (columns * values).sum()]) / values.sum()
+    total = values.sum()
+    return np.array([(rows * values).sum() / total, (columns * values).sum() / total])
 
 
 @pytest.mark.parametrize("defocus", [2e4, 4e4, 6e4])

@@ -36,9 +36,14 @@ def test_every_family_gives_sound_tilts(family: str) -> None:
         assert tilt.ice_percent == pytest.approx(area)
 
 
-def _icy(seed: int, kind: str, tilts: list[float], **more: float) -> SimulatedSeries:
+def _icy(seed: int, kind: str, tilts: list[float]) -> SimulatedSeries:
     choices = SceneChoices(
-        ice_kind=kind, ice_layout="whole", bragg_boost=0.0, distractor_level=0.0, **more
+        ice_kind=kind,
+        ice_layout="whole",
+        bragg_boost=0.0,
+        distractor_level=0.0,
+        thickness_angstrom=1500.0,
+        pretilt_deg=0.0,
     )
     return simulate_series(
         seed, "f11166", n_tilts=len(tilts), size_px=SMALL, angles_deg=tilts, overrides=choices
@@ -83,7 +88,7 @@ def test_few_grains_flash_at_one_tilt_and_more_over_a_series(kind: str) -> None:
     tilts = [float(a) for a in range(-30, 31, 6)]
     shares, union = [], []
     for seed in range(6):
-        series = _icy(seed, kind, tilts, thickness_angstrom=1500.0, pretilt_deg=0.0)
+        series = _icy(seed, kind, tilts)
         masks = np.stack([tilt.labels["0.10"] for tilt in series.tilts])
         shares.append(np.mean([float(t.metadata["visible_share"]) for t in series.tilts]))
         union.append(float(masks.any(axis=0).mean()))

@@ -63,6 +63,7 @@ class RunState:
             "average": self.average.values,
             "average_steps": self.average.steps,
             "generator": self.generator.bit_generator.state,
+            "dropout": torch.get_rng_state(),
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "record": self.record,
@@ -79,6 +80,7 @@ class RunState:
         self.average.values = content["average"]
         self.average.steps = content["average_steps"]
         self.generator.bit_generator.state = content["generator"]
+        torch.set_rng_state(content["dropout"])
         self.step = content["step"]
         self.elapsed_s = content["elapsed_s"]
         self.record = content["record"]

@@ -43,7 +43,7 @@ def _lay(canvas: Canvas, layer: int, tau: Field, flag: int, phase_per_tau: float
 def _bilayer(distance_px: Field, canvas: Canvas) -> Field:
     """Return a double line 4 nm apart around distance 0."""
     half = max(canvas.px(20.0), 1.0)
-    return np.exp(-(((distance_px - half) / (0.45 * half + 0.35)) ** 2)).astype(float32)
+    return np.asarray(np.exp(-(((distance_px - half) / (0.45 * half + 0.35)) ** 2)), float32)
 
 
 def membranes(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -209,7 +209,7 @@ def _particle(generator: np.random.Generator, canvas: Canvas) -> list[Stamp]:
 
 def _radial(stamp: Stamp) -> Stamp:
     axis = np.arange(stamp.shape[0], dtype=float32) - stamp.shape[0] // 2
-    return np.hypot(axis[:, None], axis[None, :]).astype(float32)
+    return np.asarray(np.hypot(axis[:, None], axis[None, :]), float32)
 
 
 def _barrel(generator: np.random.Generator, radius: float) -> Stamp:
@@ -220,7 +220,7 @@ def _barrel(generator: np.random.Generator, radius: float) -> Stamp:
     v = axis[:, None] * math.cos(turn) - axis[None, :] * math.sin(turn)
     bands = 0.7 + 0.3 * np.cos(2 * math.pi * u / max(radius * 0.7, 3.0))
     body = bands * (np.abs(u) < radius) * (np.abs(v) < 0.7 * radius)
-    return cv2.GaussianBlur(body.astype(float32), (0, 0), 0.8)
+    return np.asarray(cv2.GaussianBlur(body.astype(float32), (0, 0), 0.8), float32)
 
 
 def particles(canvas: Canvas, generator: np.random.Generator) -> None:

@@ -96,7 +96,7 @@ def _electrons(generator: np.random.Generator, mean: Picture, noise_gain: float)
     if float(mean.min(initial=0.0)) > 50.0:
         normal = generator.standard_normal(mean.shape, dtype=float32)
         drawn = mean + np.sqrt(mean) * normal * noise_gain + (normal**2 - 1.0) / 6.0
-        return np.maximum(drawn, 0.0).astype(float32)
+        return np.asarray(np.maximum(drawn, 0.0), float32)
     drawn = generator.poisson(mean).astype(float32)
     return np.maximum(mean + (drawn - mean) * noise_gain, 0.0).astype(float32)
 

@@ -253,7 +253,7 @@ def _exclude(
         same = (ids[1:, :] != ids[:-1, :]).astype(float32)
         rim[1:] += same
         rim[:, 1:] += (ids[:, 1:] != ids[:, :-1]).astype(float32)
-        rim = cv2.GaussianBlur(rim, (0, 0), generator.uniform(0.8, 1.6))
+        rim = np.asarray(cv2.GaussianBlur(rim, (0, 0), generator.uniform(0.8, 1.6)), float32)
     amount = float(generator.uniform(0.0, 0.05)) * (0.3 if levels > 2 else 1.0)
     keep = 1.0 - exclusion * cv2.GaussianBlur(inside, (0, 0), 1.2)
     for layer in range(canvas.bulk):

@@ -61,7 +61,7 @@ def speed_ratio(voltage_kv: float) -> float:
 
 
 def _hexagonal_members(h: int, k: int, index: int) -> set[tuple[int, int, int]]:
-    in_plane = {p for p in permutations((h, k, -(h + k)))}
+    in_plane = set(permutations((h, k, -(h + k))))
     in_plane |= {(-a, -b, -c) for a, b, c in in_plane}
     return {(a, b, sign * index) for a, b, _ in in_plane for sign in (1, -1)}
 

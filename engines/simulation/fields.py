@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
@@ -57,8 +59,12 @@ def smooth(generator: np.random.Generator, n: int, scale_px: float) -> Field:
     size = round(nodes * pitch)
     fine = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
     start = (size - n) // 2
-    field = fine[start : start + n, start : start + n].astype(float32)
-    return ((field - field.mean()) / (field.std() + 1e-6)).astype(float32)
+    return _normalised(fine[start : start + n, start : start + n])
+
+
+def _normalised(field: NDArray[Any]) -> Field:
+    """Bring a field to zero mean and unit deviation."""
+    return np.asarray((field - field.mean()) / (field.std() + 1e-6), float32)
 
 
 def stripes(generator: np.random.Generator, n: int, angle_rad: float, period_px: float) -> Field:
@@ -72,8 +78,7 @@ def stripes(generator: np.random.Generator, n: int, angle_rad: float, period_px:
         ).astype(float32)
     y, x = centred_grid(n)
     position = np.clip(x * np.cos(angle_rad) + y * np.sin(angle_rad) + 2 * n, 0, 4 * n - 1)
-    field = profile[position.astype(np.int32)]
-    return ((field - field.mean()) / (field.std() + 1e-6)).astype(float32)
+    return _normalised(profile[position.astype(np.int32)])
 
 
 def centred_grid(n: int) -> tuple[Field, Field]:

@@ -105,7 +105,7 @@ def propagate(wave: torch.Tensor, optics: Optics, pixel_size_angstrom: float) ->
     damping = torch.exp(-k2 * optics.envelope_angstrom**2)
     transfer = torch.polar(damping, chi)
     image = torch.fft.ifft2(torch.fft.fft2(wave) * transfer)
-    intensity = image.real**2 + image.imag**2
+    intensity: torch.Tensor = image.real**2 + image.imag**2
     if optics.haze > 0:
         intensity = (1 - optics.haze) * intensity + optics.haze * blur(intensity, 12.0)
     return intensity

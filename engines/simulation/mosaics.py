@@ -87,7 +87,7 @@ def ice_region(generator: np.random.Generator, n: int, layout: str, abundance: f
             )
             * 6
         )
-        return field.astype(float32)
+        return np.asarray(field, float32)
     share = 0.02 + 0.33 * abundance
     return (field - np.quantile(field, 1 - share)).astype(float32)
 

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from engines.simulation.diffraction import reflections, wavelength_angstrom
 
+_SPREAD_RAD = 0.0015
+"""How far from exact Bragg a turned grain may lie; the rocking half-width is about 0.003."""
+
 
 def random_rotations(generator: np.random.Generator, count: int) -> NDArray[float32]:
     """Draw uniform rotations, (count, 3, 3), from normalised quaternions."""
@@ -43,7 +46,7 @@ def bragg_rotation(
     strong = np.flatnonzero(table.extinction_angstrom < 3000.0)
     g = table.g[generator.choice(strong)].astype(np.float64)
     length = float(np.linalg.norm(g))
-    down = -0.5 * wavelength_angstrom(voltage_kv) * length + generator.normal(0, 0.004)
+    down = -0.5 * wavelength_angstrom(voltage_kv) * length + generator.normal(0, _SPREAD_RAD)
     azimuth, flat = generator.uniform(0, 2 * math.pi), math.sqrt(1 - down**2)
     goal = np.array([flat * math.cos(azimuth), flat * math.sin(azimuth), down])
     first = random_rotations(generator, 1)[0].astype(np.float64)

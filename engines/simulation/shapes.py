@@ -40,12 +40,13 @@ def outline(
     u = x * math.cos(tilt) + y * math.sin(tilt)
     v = y * math.cos(tilt) - x * math.sin(tilt)
     stretched = np.hypot(u / squeeze**0.5, v * squeeze**0.5)
-    return (stretched / np.maximum(radius_px * np.maximum(edge, 0.25), 0.5)).astype(float32)
+    reach = np.maximum(radius_px * np.maximum(edge, 0.25), 0.5)
+    return np.asarray(stretched / reach, float32)
 
 
 def dome(relative: Stamp, power: float = 0.5) -> Stamp:
     """Return a cap of height 1 over an outline: 0.5 is a ball, smaller is flatter on top."""
-    return (np.clip(1.0 - relative**2, 0.0, 1.0) ** power).astype(float32)
+    return np.asarray(np.clip(1.0 - relative**2, 0.0, 1.0) ** power, float32)
 
 
 def shell(radius_px: float, thickness_px: float, squeeze: float = 1.0, turn: float = 0.0) -> Stamp:
@@ -84,8 +85,8 @@ def wandering_line(
         angle = np.linspace(0, 2 * math.pi, steps)
         radius = n * generator.uniform(0.08, 0.35) * np.ones(steps)
         for order in range(2, 6):
-            wobble = roughness * generator.normal() / order
-            radius *= 1 + wobble * np.cos(order * angle + generator.uniform(0, 6.3))
+            wobble = float(roughness * generator.normal() / order)
+            radius = radius * (1 + wobble * np.cos(order * angle + generator.uniform(0, 6.3)))
         centre = generator.uniform(0.1, 0.9, 2) * n
         loop = np.stack((np.cos(angle), np.sin(angle)), 1) * radius[:, None] + centre
         return loop.astype(float32)

@@ -20,7 +20,7 @@ def tone(picture: NDArray[float32]) -> NDArray[uint8]:
     """Scale a picture to 8 bit between its 0.5th and 99.5th percentile."""
     low, high = np.percentile(picture, [0.5, 99.5])
     scaled = np.clip((picture - low) / max(float(high - low), 1e-6), 0, 1)
-    return (scaled * 255).astype(uint8)
+    return np.asarray(scaled * 255, uint8)
 
 
 def draw_tile(tilt: SimulatedTilt, generator: np.random.Generator, caption: str) -> NDArray[uint8]:

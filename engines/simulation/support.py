@@ -28,7 +28,7 @@ def _edge_distance(
     if roughness_px > 0:
         distance = distance + roughness_px * smooth(generator, canvas.n, canvas.n / 12)
         distance = distance + 0.4 * roughness_px * smooth(generator, canvas.n, 6)
-    return distance.astype(float32)
+    return np.asarray(distance, float32)
 
 
 def _amorphous(canvas: Canvas, generator: np.random.Generator, where: Field) -> None:
@@ -116,8 +116,8 @@ def crack(canvas: Canvas, generator: np.random.Generator) -> None:
     """Split the specimen by a wandering crack, 20 to 200 nm wide."""
     points = wandering_line(generator, canvas.n, generator.uniform(0.2, 1.5))
     distance = line_distance(canvas.n, points)
-    width = canvas.px(log_uniform(generator, 80.0, 1200.0)) / 2
-    width = width * (1 + 0.3 * smooth(generator, canvas.n, canvas.n / 10))
+    typical = canvas.px(log_uniform(generator, 80.0, 1200.0)) / 2
+    width = typical * (1 + 0.3 * smooth(generator, canvas.n, canvas.n / 10))
     _remove(canvas, (1.0 / (1.0 + np.exp(np.clip(distance - width, -30, 30)))).astype(float32))
 
 

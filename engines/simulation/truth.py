@@ -51,7 +51,7 @@ def label(
         mask = mask | (bright > threshold)
     side = 2 * round(0.5 * _CLOSING_ANGSTROM / pixel_size_angstrom) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    closed = cv2.morphologyEx(mask.astype(uint8), cv2.MORPH_CLOSE, kernel)
+    closed = np.asarray(cv2.morphologyEx(mask.astype(uint8), cv2.MORPH_CLOSE, kernel), uint8)
     return drop_small(closed, _SMALLEST_ANGSTROM2 / pixel_size_angstrom**2)
 
 
@@ -62,7 +62,7 @@ def drop_small(mask: NDArray[uint8], smallest_px: float) -> NDArray[uint8]:
     _, parts, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     large = statistics[:, cv2.CC_STAT_AREA] >= math.ceil(smallest_px)
     large[0] = False
-    return large[parts].astype(uint8)
+    return np.asarray(large[parts], uint8)
 
 
 def phase_map(

@@ -144,6 +144,8 @@ def _acquire(session: RecordedSession, acquisition: Path, tilt_every_s: float) -
             folder / f"{lamella.name}.mrc",
             (rows * ENLARGED, columns * ENLARGED),
             pixel_size_angstrom,
+            chunk_bytes=1 << 19,
+            between=lambda step: time.sleep(tilt_every_s / 20),
         )
         for tilt in lamella.tilts:
             counts = expose(tilt, generator)

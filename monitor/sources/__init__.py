@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from monitor.errors import Unreadable
 from monitor.model import Landed, Tilt
+from monitor.sources.plain_image import PlainImage
 from monitor.sources.protocol import Known, NotMine, Source
 from monitor.sources.serialem_stack import SerialEMStack
 from monitor.sources.single_movie import SingleMovie
 
-__all__ = ["AnySource", "Known", "NotMine", "Source", "every_source"]
+__all__ = ["AnySource", "Known", "NotMine", "Source", "all_sources", "tilts_on_disk"]
 
 
-def every_source(directory: Path) -> AnySource:
+def all_sources(directory: Path) -> AnySource:
     """Make the sources for all ways of landing below an acquisition directory."""
     return AnySource([SerialEMStack(directory), SingleMovie(directory)])
 
@@ -58,3 +59,27 @@ class AnySource:
         if self._yielding is None:
             raise Unreadable(f"{tilt.path!r} was not listed by any source", "unlisted")
         return self._yielding.pixels(tilt)
+
+
+def tilts_on_disk(root: Path, landed: Landed) -> Iterator[tuple[Tilt, Source]]:
+    """Yield every exposure of a file that lies there for good, with the source of its pixels.
+
+    `root` is the folder that `landed.relative` counts from. An image of which nothing is known
+    but its pixels counts as an exposure too. Raises as `Source.new_tilts` does.
+    """
+    last: Source = PlainImage(root)
+    for source in (SerialEMStack(root), SingleMovie(root), last):
+        if source.claims(landed.relative) != landed.relative:
+            continue
+        yielded = False
+        try:
+            for tilt in source.new_tilts(landed, lambda tilt_id: False):
+                yielded = True
+                yield tilt, source
+        except NotMine:
+            continue
+        except Unreadable as error:
+            if yielded or source is last or error.reason not in ("no_angle", "map"):
+                raise
+            continue
+        return

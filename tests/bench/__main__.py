@@ -5,6 +5,7 @@ Options go through make: `make bench BENCH_ARGS="--tilts 60 --json bench.json"`.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,7 @@ def measure_daemon(folder: Path, count: int, progress: Progress) -> tuple[Found,
     """Let tilts land one by one, each followed by the floor on the very same bytes."""
     acquisition = folder / "acquisition"
     acquisition.mkdir()
+    load = os.getloadavg()[0]
     floor = Floor()
     latency_s, floor_s, cpu_s = [], [], []
     total = count + WARM_UP_TILTS
@@ -65,6 +67,7 @@ def measure_daemon(folder: Path, count: int, progress: Progress) -> tuple[Found,
             idle_cpu_percent=idle_percent,
             peak_memory_bytes=daemon.peak_memory_bytes(),
             start_up_s=daemon.start_up_s,
+            load=load,
             working_px=floor.working_px,
             peer={},
         )

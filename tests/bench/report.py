@@ -14,6 +14,8 @@ from rich.table import Table
 RATIO_AIM = 1.3
 CPU_AIM = 0.2
 MEMORY_AIM_BYTES = 400 * 1024**2
+BUSY_LOAD = 0.7
+"""Processes that others keep running, as the kernel counts them over a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Found:
     """Of one core, while nothing lands."""
     peak_memory_bytes: int
     start_up_s: float
+    load: float
+    """Of the machine before anything was measured."""
     working_px: int
     peer: dict[str, float]
 
@@ -43,7 +47,7 @@ def summary(found: Found) -> dict[str, Any]:
     p50, p95 = (percentile_ms(found.latency_s, p) for p in (50, 95))
     floor50, floor95 = (percentile_ms(found.floor_s, p) for p in (50, 95))
     return {
-        "machine": machine(),
+        "machine": {**machine(), "load": found.load},
         "tilts": len(found.latency_s),
         "working_px": found.working_px,
         "latency_ms": {"p50": p50, "p95": p95},
@@ -73,12 +77,14 @@ def machine() -> dict[str, object]:
 def show(figures: dict[str, Any], console: Console) -> None:
     """Print the table; plain lines where the output is not a terminal."""
     host = figures["machine"]
-    table = Table(
-        title=f"{figures['tilts']} tilts of 4096 x 4096 int16 at 1.97 Å "
-        f"({figures['working_px']} px for the network); {host['processor']}, {host['cores']} cores",
-        box=box.SIMPLE_HEAD if console.is_terminal else None,
-        title_justify="left",
-    )
+    console.print(f"{figures['tilts']} tilts of 4096 x 4096 int16 at 1.97 Å on a local disk")
+    console.print(f"{figures['working_px']} px to a side for the network")
+    console.print(f"{host['processor']}, {host['cores']} cores, Python {host['python']}")
+    if host["load"] > BUSY_LOAD:
+        console.print(
+            f"The machine was busy (load {host['load']:.1f}): repeat this on a quiet one."
+        )
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None)
     for heading in ("", "icewatch", "compared with", "ratio", "aim"):
         table.add_column(heading, justify="left" if not heading else "right")
     for row in rows(figures):

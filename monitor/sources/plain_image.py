@@ -1,4 +1,4 @@
-"""Any MRC file as a stack of images, whatever is known of their angles: for `icewatch score`."""
+"""An MRC file of which nothing is known but its pixels: for scoring files, not for the daemon."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ from engines.errors import PixelsError
 from engines.readers.mrc import read_header, read_section, read_tilt_angles
 from monitor.errors import Unreadable
 from monitor.model import Landed, Tilt, TiltId
-from monitor.sources.naming import extension, parse_movie_name, place
+from monitor.sources.complete import while_listing, while_reading
+from monitor.sources.naming import extension, is_ignored, place
 from monitor.sources.protocol import Known
 
 _EXTENSIONS = (".mrc", ".mrcs", ".st", ".map")
 
 
-class PlainMrc:
-    """Reads every section of an MRC file as one image; the daemon has no part in this."""
+class PlainImage:
+    """Takes each section as an exposure; its angle is that of the extended header, if any."""
 
-    kind = "plain"
+    kind = "plain_image"
 
     def __init__(self, directory: Path) -> None:
-        """Take the directory from which tilts have their relative paths."""
+        """Take the folder from which tilts have their relative paths."""
         self._directory = directory
 
     def claims(self, relative: str) -> str | None:
-        return relative if extension(relative) in _EXTENSIONS else None
+        ours = extension(relative) in _EXTENSIONS and not is_ignored(relative)
+        return relative if ours else None
 
     def new_tilts(self, landed: Landed, known: Known) -> Iterator[Tilt]:
+        name = landed.path.name
         try:
             header = read_header(landed.path)
             angles = read_tilt_angles(landed.path, header)
         except PixelsError as error:
-            raise Unreadable(str(error), error.reason) from error
-        if header.sections_on_disk < 1:
-            raise Unreadable(f"{landed.path.name!r} holds no complete image", "truncated")
-        named = parse_movie_name(landed.path.name).angle_deg if header.nz == 1 else None
+            raise while_listing(landed, error) from error
         where = place(landed.relative, landed.path.stem)
         for section in range(min(header.nz, header.sections_on_disk)):
-            angle_deg = angles[section] if section < len(angles) else named
+            angle_deg = angles[section] if section < len(angles) else None
+            tilt_id = TiltId(where.series_key, angle_deg, None, f"{name}#{section}")
+            if known(tilt_id):
+                continue
             yield Tilt(
-                id=TiltId(where.series_key, angle_deg, None, f"section {section}"),
+                id=tilt_id,
                 session=where.session,
                 grid=where.grid,
                 lamella=where.lamella,
@@ -51,11 +54,17 @@ class PlainMrc:
                 path=landed.relative,
                 section=section,
                 angle_deg=angle_deg,
+                order=section,
                 pixel_size_angstrom=header.pixel_size_angstrom,
+            )
+        if header.sections_on_disk < header.nz:
+            raise Unreadable(
+                f"{name!r} is cut: it holds {header.sections_on_disk} of {header.nz} sections",
+                "truncated",
             )
 
     def pixels(self, tilt: Tilt) -> NDArray[Any]:
         try:
             return read_section(self._directory / tilt.path, tilt.section)
         except PixelsError as error:
-            raise Unreadable(str(error), error.reason) from error
+            raise while_reading(error) from error

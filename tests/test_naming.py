@@ -1,0 +1,151 @@
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.sources.naming import (
+    LooseSession,
+    MovieName,
+    image_of,
+    is_ignored,
+    loose_session,
+    mdoc_of,
+    parse_movie_name,
+    place,
+)
+
+T5 = "20231020_234209"
+T5_ISO = "2023-10-20T23:42:09"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("TS_01_000_0.0.mrc", MovieName("TS_01", 0.0, 0)),
+        ("TS_019_0008_-0.0.mrc", MovieName("TS_019", 0.0, 8)),
+        ("TS_019_0060_-52.0.mrc.mdoc", MovieName("TS_019", -52.0, 60)),
+        ("chrom_07_ts_010_167_000_-0.0.mrc", MovieName("chrom_07_ts_010", 0.0, 0)),
+        ("TS_001_29_00001_-10.0.eer", MovieName("TS_001_29", -10.0, 1)),
+        ("s_mmm_00993_33.0_Oct08_07.39.05.tif", MovieName("s_mmm", 33.0, 993)),
+        (
+            "2024-04-14_17.54.17_TS_001_51.0.tif",
+            MovieName("TS_001", 51.0, None, "2024-04-14T17:54:17"),
+        ),
+        ("lam_2_ts_001_tilt_003_angle_-3.0.tif", MovieName("lam_2_ts_001", -3.0, 3)),
+        ("lam_p02_ts_001_tilt_003_angle_3.0.mrc", MovieName("lam_p02_ts_001", 3.0, 3)),
+        ("r_ts_009_r_ts_009_00001_-66.0.mrc", MovieName("r_ts_009", -66.0, 1)),
+        ("TS_001_-3.0.mrc", MovieName("TS_001", -3.0)),
+        ("de_0004_-10p0.mrc", MovieName("de", -10.0, 4)),
+        ("L3_012_-12.0_X+1Y-1-2.mrc", MovieName("L3", -12.0, 12)),
+        (
+            "Position_1_001_[30.0]_date_time_fractions.tiff",
+            MovieName("Position_1", 30.0, 1, None, True),
+        ),
+        (
+            f"Position_1_001_0.00_{T5}_Fractions.mrc",
+            MovieName("Position_1", 0.0, 1, T5_ISO, True),
+        ),
+        (f"Position_12_031_-10.00_{T5}_EER.eer", MovieName("Position_12", -10.0, 31, T5_ISO, True)),
+        (
+            f"Position_9_2_047_-46.10_{T5}_Fractions.mrc",
+            MovieName("Position_9_2", -46.1, 47, T5_ISO, True),
+        ),
+        (f"T7_php_03_001_3.00_{T5}_fractions.mrc", MovieName("T7_php_03", 3.0, 1, T5_ISO, True)),
+        (f"TS_1_001_-0.00_{T5}_Fractions.mrc", MovieName("TS_1", 0.0, 1, T5_ISO, True)),
+        ("frame_0001.mrc", MovieName("frame", None, 1)),
+        ("L1.mrc", MovieName("L1")),
+        ("lamella_ts_001.mrc", MovieName("lamella_ts_001")),
+        ("grid_1.5_map.mrc", MovieName("grid_1.5_map")),
+        ("map_99.5.mrc", MovieName("map_99.5")),
+    ],
+)
+def test_names(name: str, expected: MovieName) -> None:
+    assert parse_movie_name(name) == expected
+    angle = parse_movie_name(name).angle_deg
+    assert str(angle) != "-0.0"
+
+
+@given(st.text(), st.floats(-89, 89), st.integers(0, 99_999))
+def test_what_serialem_joins_is_taken_apart(base: str, angle: float, number: int) -> None:
+    name = parse_movie_name(f"a{base}b_{number:05d}_{angle:.1f}.mrc".replace("/", ""))
+    assert name.angle_deg == pytest.approx(round(angle, 1))
+    assert name.number == number
+    assert name.series
+
+
+@given(st.text(alphabet=st.characters(codec=None)))
+def test_any_name_is_survived(name: str) -> None:
+    assert parse_movie_name(name).series
+    is_ignored(name)
+    image_of(name)
+
+
+@pytest.mark.parametrize(
+    "relative",
+    [
+        "s/L1.mrc~",
+        "s/L1.mrc.mdoc~",
+        "s/L1.mrc-half1",
+        "s/L1.mrc-unsorted",
+        "s/L1_unsorted.mrc.mdoc",
+        "s/L1.mrc-unsorted.mdoc",
+        "s/L1.mrc.openTS",
+        "s/.L1.mrc.Xy12zA",
+        ".snapshot/s/L1.mrc",
+        "s/root_tgt_001.mrc",
+        "s/root_tgt_001_view.mrc",
+        "s/root_tgt_001.mrc.mdoc",
+        "s/L1_tempref.mrc",
+        "s/L1.mrc.downloading",
+        "s/Position_1_override.mdoc",
+        "s/CountRef_20240101.mrc",
+        "s/SuperRef_x.mrc",
+        "s/20240101_gain_ref.mrc",
+        "s/K3_gain.mrc",
+    ],
+)
+def test_leftovers_and_references_are_ignored(relative: str) -> None:
+    assert is_ignored(relative)
+
+
+@pytest.mark.parametrize(
+    "relative",
+    ["s/L1.mrc", "s/L1.mrc.mdoc", "a.b/TS_01_000_0.0.mrc", "s/half1_ts_001.mrc", "s/again_1.mrc"],
+)
+def test_tilts_are_not_ignored(relative: str) -> None:
+    assert not is_ignored(relative)
+
+
+def test_an_mdoc_belongs_to_its_image() -> None:
+    assert image_of("s/L1.mrc.mdoc") == "s/L1.mrc"
+    assert image_of("s/L1.st.mdoc") == "s/L1.st"
+    assert image_of("s/L1.mrc") == "s/L1.mrc"
+    assert image_of("s/Position_1.mdoc") == "", "it comes when the series is over"
+    assert mdoc_of("s/L1.mrc") == "s/L1.mrc.mdoc"
+
+
+def test_places() -> None:
+    deep = place("s1/grid A/sub/L1.mrc", "L1")
+    assert (deep.session, deep.grid) == ("s1", "grid A/sub")
+    assert deep.lamella == deep.series_key == "s1/grid A/sub/L1"
+    assert place("s1/L1.mrc", "L1").grid == ""
+    loose = place("L1.mrc", "L1")
+    assert (loose.session, loose.grid, loose.lamella) == ("", "", "L1")
+    assert (
+        place("s/gridA/TS_001.mrc", "TS_001").lamella
+        != place("s/gridB/TS_001.mrc", "TS_001").lamella
+    )
+
+
+def test_loose_sessions_end_with_a_long_pause() -> None:
+    start = datetime(2026, 1, 1, 10)
+    known: dict[str, LooseSession] = {}
+    names = []
+    for hours in (0, 5, 16, 29, 30, 17, 28.5, -3, -20):
+        session = loose_session(known.values(), start + timedelta(hours=hours), 12.0)
+        known[session.name] = session
+        names.append(session.name)
+    first, second, third = "2026-01-01_10.00.00", "2026-01-02_15.00.00", "2025-12-31_14.00.00"
+    assert names == [first, first, first, second, second, second, second, first, third]
+    assert known[first].first_at == start - timedelta(hours=3)
