@@ -110,4 +110,5 @@ def _draw_bar(canvas: NDArray[uint8], nm_per_px: float) -> None:
 def bar_length_nm(at_most_nm: float) -> float:
     """Give the largest of 1, 2, 5 times a power of ten that is not longer."""
     power = 10.0 ** math.floor(math.log10(at_most_nm))
-    return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= at_most_nm)
+    steps = (0.5, 1.0, 2.0, 5.0)  # the first for a logarithm that was rounded up
+    return max(step * power for step in steps if step * power <= at_most_nm)

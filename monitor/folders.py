@@ -149,7 +149,7 @@ class FolderTree:
                 empty = next(entries, None) is None
         except OSError as error:
             raise Stalled(_why(root, error)) from error
-        if empty and self._folders:
+        if empty and (self.files_seen or len(self._folders) > 1):
             self._doubt_emptiness(found.st_dev)
         if (found.st_dev, found.st_ino) != self.identity:
             for relative in list(self._folders):

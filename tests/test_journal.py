@@ -104,8 +104,7 @@ for number in range(10**6):
 
 @pytest.mark.parametrize("commits", [1, 7, 40])
 def test_a_kill_loses_nothing_that_was_committed(tmp_path: Path, commits: int) -> None:
-    here = str(Path(__file__).parent)
-    code = _WRITER.format(path=[here, str(Path(here).parent)])
+    code = _WRITER.format(path=str(Path(__file__).resolve().parents[1]))
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
     ) as writer:

@@ -26,7 +26,9 @@ from engines.learning.train import Run, TrainSettings, schedule
 from engines.networks import CHANNELS, IceModel, NetworkSettings
 from engines.segmenter import Segmenter
 
-TINY = NetworkSettings(widths=(8, 8, 16, 16), pyramid_channels=32, segmentation_channels=32)
+TINY = NetworkSettings(
+    encoder="tu-resnet10t", widths=(8, 8, 16, 16), pyramid_channels=32, segmentation_channels=32
+)
 DATASET = DatasetSettings(seed=3, series=2, families=("f10987", "plunge"), tilts=2, size_px=96)
 TRAINING = TrainSettings(
     seed=5,

@@ -1,6 +1,7 @@
 import os
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,7 @@ def test_cuts_of_real_files(data: st.DataObject) -> None:
 def test_order_case_spacing_commas_and_noise_do_not_matter(seed: int, settled: bool) -> None:
     """The oracle is the generator: any way of writing the same values reads the same."""
     chance = random.Random(seed)
+    spellings: list[Callable[[str], str]] = [str, str.lower, str.upper]
     angles = [round(chance.uniform(-60, 60), 4) for _ in range(5)]
     comma = chance.random() < 0.3
     line_end = chance.choice(["\n", "\r\n", " \n"])
@@ -157,7 +159,7 @@ def test_order_case_spacing_commas_and_noise_do_not_matter(seed: int, settled: b
         chance.shuffle(keys)
         keys.append(f"DateTime = 0{k + 1}-Jun-23{chance.choice('  ')}10:00:00")
         keys = [
-            chance.choice([str, str.lower, str.upper])(line.partition("=")[0])
+            chance.choice(spellings)(line.partition("=")[0])
             + chance.choice(["=", " = "])
             + line.partition("=")[2].strip()
             for line in keys
@@ -268,9 +270,9 @@ def test_a_whole_date_without_its_newline_counts_once_settled() -> None:
     assert not parse_mdoc(text[:-1], settled=True).sections[0].complete
 
 
-def test_a_million_lines_are_read() -> None:
+def test_half_a_million_lines_are_read() -> None:
     block = "[ZValue = {}]\nTiltAngle = 1\nx = y\nDateTime = 06-Jun-23  23:51:49\n"
-    text = "".join(block.format(k % 100) for k in range(250_000))
+    text = "".join(block.format(k % 100) for k in range(125_000))
     mdoc = parse_mdoc(text)
     assert len(mdoc.sections) == 100
     assert all(section.complete for section in mdoc.sections)

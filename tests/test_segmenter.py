@@ -228,7 +228,7 @@ NOTHING = np.zeros((400, 400), np.int16)
         (exposed(np.full((1600, 1600), 9.0)), 19.0, {Flag.FIELD_TOO_WIDE}),
         (exposed(np.full((1000, 1000), 1e-3)), PIXEL_SIZE, {Flag.NO_ELECTRONS}),
         (exposed(np.full((1000, 1000), 9.0)), PIXEL_SIZE, {Flag.NO_STRUCTURE}),
-        (drawing(), PIXEL_SIZE, {Flag.NO_NOISE}),
+        (drawing(), PIXEL_SIZE, {Flag.NO_NOISE, Flag.PARTLY_SATURATED}),
     ],
 )
 def test_what_cannot_be_measured_has_no_percentage(

@@ -53,7 +53,9 @@ def _one_grain(phase: int = CUBIC, half_px: int = 12) -> Grains:
     ids = np.full((SCENE, SCENE), -1, np.int32)
     middle = SCENE // 2
     ids[middle - half_px : middle + half_px, middle - half_px : middle + half_px] = 0
-    rotation = bragg_rotation(np.random.default_rng(3), phase, np.eye(3, dtype=np.float32), 300.0)
+    rotation = bragg_rotation(
+        np.random.default_rng(3), phase, np.eye(3, dtype=np.float32), 300.0, 0.0
+    )
     table = GrainTable(
         phase=np.array([phase]),
         orientation=rotation[None],

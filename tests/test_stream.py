@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from monitor.sinks.protocol import Outgoing
 from monitor.sinks.stream import Stream
 from monitor.sinks.verdict_files import VerdictFiles
 from tests.builders import reading, tilt
+from tests.ports import free_port
 
 
 class Bench:
@@ -119,9 +119,7 @@ class Bench:
 
 @pytest.fixture
 def endpoint() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    return f"tcp://127.0.0.1:{free_port()}"
 
 
 @contextmanager

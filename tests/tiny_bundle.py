@@ -109,6 +109,26 @@ def tiny_graph(channels: tuple[str, ...] = CHANNELS) -> onnx.ModelProto:
     return helper.make_model(graph, ir_version=8, opset_imports=[opset])
 
 
+def expected(
+    picture: NDArray[Any], valid: NDArray[Any], channels: tuple[str, ...] = CHANNELS
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Compute probability and area of a batch, (batch, 1, height, width), in float64."""
+    mean = (picture * valid).sum((1, 2, 3), dtype=np.float64, keepdims=True)
+    mean /= valid.sum((1, 2, 3), dtype=np.float64, keepdims=True)
+    frame = ((0, 0), (0, 0), (2, 2), (2, 2))
+    total, count = (
+        np.lib.stride_tricks.sliding_window_view(np.pad(one, frame), (5, 5), axis=(2, 3)).sum(
+            (4, 5)
+        )
+        for one in (picture.astype(np.float64), np.ones(picture.shape))
+    )
+    contrast = (mean - total / count) / np.abs(mean)
+    lines = [_line(name) for name in channels]
+    logit = np.concatenate([slope * contrast + offset for slope, offset in lines], axis=1)
+    probability = 1.0 / (1.0 + np.exp(-logit))
+    return probability, (probability * valid).sum((2, 3))
+
+
 def _line(channel: str) -> tuple[float, float]:
     """Slope and offset of the logit over the contrast."""
     if channel in ICE_CONTRAST:

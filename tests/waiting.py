@@ -9,7 +9,7 @@ POLL_S = 0.01
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 10.0) -> T:
+def wait_until(condition: Callable[[], T | None], what: str, timeout_s: float = 10.0) -> T:
     """Return the first true value of a condition; fail the test, saying what, at the deadline."""
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()

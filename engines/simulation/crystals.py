@@ -188,7 +188,9 @@ def _grow(builder: CrystalBuilder, generator: np.random.Generator, kind: str) ->
     for level in range(levels):
         z = p.thickness_angstrom * ((level + 0.5) / levels - 0.5)
         ids = _mosaic(builder, generator, canvas.px(size), anisotropy, warp)
-        ids, thickness = _keep(builder, generator, ids, region, layout, size, levels)
+        ids, thickness = _keep(
+            builder, generator, ids, region, layout, size, levels, kind != "cubic"
+        )
         builder.add(generator, kind, ids, thickness, z, common)
         _exclude(canvas, generator, builder.levels[-1].ids, exclusion, levels, level, kind)
 
@@ -214,8 +216,12 @@ def _keep(
     layout: str,
     size_angstrom: float,
     levels: int,
+    faces_touch: bool,
 ) -> tuple[Ids, Plane]:
-    """Keep the grains within the region; shape their thickness."""
+    """Keep the grains within the region; shape their thickness.
+
+    Where faces do not touch, vitreous ice is left between the grains (devitrified cubic ice).
+    """
     p, n = builder.parameters, builder.canvas.n
     centre, radius = grain_geometry(ids)
     at = np.clip(np.round(centre), 0, n - 1).astype(int)
@@ -224,6 +230,8 @@ def _keep(
     if layout == "sparse":
         kept &= generator.random(len(kept)) < 0.03 + 0.3 * p.ice_abundance
         full = min(p.thickness_angstrom * 0.9, size_angstrom * generator.uniform(0.5, 1.1))
+    if not faces_touch:
+        kept &= generator.random(len(kept)) < generator.uniform(0.3, 0.7)
     height = (full * generator.uniform(0.5, 1.0, len(kept))).astype(float32)
     kept_ids = np.where(kept[ids], ids, -1).astype(int32)
     taper = generator.uniform(0.0, 0.4) if layout != "sparse" else generator.uniform(0.3, 1.0)

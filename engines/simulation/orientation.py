@@ -39,14 +39,18 @@ def small_rotations(
 
 
 def bragg_rotation(
-    generator: np.random.Generator, phase: int, tilt: NDArray[float32], voltage_kv: float
+    generator: np.random.Generator,
+    phase: int,
+    tilt: NDArray[float32],
+    voltage_kv: float,
+    spread_rad: float = _SPREAD_RAD,
 ) -> NDArray[float32]:
     """Return a rotation that brings a strong reflection near Bragg at the given tilt, (3, 3)."""
     table = reflections(phase)
     strong = np.flatnonzero(table.extinction_angstrom < 3000.0)
     g = table.g[generator.choice(strong)].astype(np.float64)
     length = float(np.linalg.norm(g))
-    down = -0.5 * wavelength_angstrom(voltage_kv) * length + generator.normal(0, _SPREAD_RAD)
+    down = -0.5 * wavelength_angstrom(voltage_kv) * length + generator.normal(0, spread_rad)
     azimuth, flat = generator.uniform(0, 2 * math.pi), math.sqrt(1 - down**2)
     goal = np.array([flat * math.cos(azimuth), flat * math.sin(azimuth), down])
     first = random_rotations(generator, 1)[0].astype(np.float64)

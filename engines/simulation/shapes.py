@@ -83,10 +83,10 @@ def wandering_line(
     steps = 60
     if closed:
         angle = np.linspace(0, 2 * math.pi, steps)
-        radius = n * generator.uniform(0.08, 0.35) * np.ones(steps)
+        radius = np.full(steps, n * generator.uniform(0.08, 0.35))
         for order in range(2, 6):
             wobble = float(roughness * generator.normal() / order)
-            radius = radius * (1 + wobble * np.cos(order * angle + generator.uniform(0, 6.3)))
+            radius = radius + radius * wobble * np.cos(order * angle + generator.uniform(0, 6.3))
         centre = generator.uniform(0.1, 0.9, 2) * n
         loop = np.stack((np.cos(angle), np.sin(angle)), 1) * radius[:, None] + centre
         return loop.astype(float32)

@@ -99,16 +99,18 @@ def read_mdoc(path: Path, *, settled: bool = False) -> Mdoc | None:
         return None
     except OSError as error:
         raise NotReady(f"{path.name!r} cannot be read: {error.strerror}", "unreadable") from error
-    with os.fdopen(file, "rb") as stream:
-        now = os.fstat(stream.fileno())
+    try:
+        now = os.fstat(file)
         if not stat.S_ISREG(now.st_mode) or now.st_size > MAX_BYTES:
             raise Unreadable(
                 f"{path.name!r} is no metadata file ({now.st_size} bytes); move it away", "mdoc"
             )
-        try:
+        with open(file, "rb", closefd=False) as stream:
             raw = stream.read(MAX_BYTES)
-        except OSError as error:
-            raise NotReady(f"{path.name!r} cannot be read: {error}", "unreadable") from error
+    except OSError as error:
+        raise NotReady(f"{path.name!r} cannot be read: {error.strerror}", "unreadable") from error
+    finally:
+        os.close(file)
     text = raw.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     return parse_mdoc(text, settled=settled, modified_ns=now.st_mtime_ns)
 

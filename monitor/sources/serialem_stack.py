@@ -62,6 +62,8 @@ class SerialEMStack:
     def __init__(self, directory: Path) -> None:
         """Take the acquisition directory, from which tilts have their relative paths."""
         self._directory = directory
+        self._listed: tuple[str, int] = ("", 0)
+        """The stack whose tilts are being yielded, and when it was last modified (ns)."""
 
     def claims(self, relative: str) -> str | None:
         image = image_of(relative)
@@ -80,8 +82,9 @@ class SerialEMStack:
             raise while_listing(landed, error) from error
         where = place(landed.relative, landed.path.stem)
         unread = [one for one in _exposures(mdoc, where) if not known(one.id)]
-        if unread and _is_being_rewritten(landed, mdoc, header):
+        if unread and _is_newer(header, mdoc) and landed.quiet_s < WAIT_FOR_MDOC_S:
             raise NotReady(f"{name!r} is being written anew", "rewriting")
+        self._listed = (landed.relative, header.modified_ns)
         lacking: SourceError | None = None
         for exposure in unread:
             try:
@@ -100,15 +103,23 @@ class SerialEMStack:
         try:
             header = read_header(path)
             image = read_section(path, tilt.section, header)
+            header = read_header(path)
             angles = read_tilt_angles(path, header)
         except PixelsError as error:
             raise while_reading(error) from error
-        # The stack may have been sorted between the look at its mdoc and the read.
+        # The stack may have been sorted or a section replaced since its mdoc was looked at.
         mdoc = read_mdoc(mdoc_path(path), settled=True)
         exposures = _exposures(mdoc, place(tilt.path, path.stem)) if mdoc else []
-        said = [one.said for one in exposures if one.id == tilt.id]
-        if not said or said[0].z_value != tilt.section or _disagrees(said[0], angles):
-            raise NotReady(f"{path.name!r} was sorted or rewritten while it was read", "changed")
+        said = next((one.said for one in exposures if one.id == tilt.id), None)
+        replaced = (
+            mdoc is None
+            or said is None
+            or said.z_value != tilt.section
+            or _disagrees(said, angles)
+            or (self._listed != (tilt.path, header.modified_ns) and _is_newer(header, mdoc))
+        )
+        if replaced:
+            raise NotReady(f"{path.name!r} was rewritten while it was read", "changed")
         return image
 
 
@@ -188,15 +199,14 @@ def _disagrees(said: MdocSection, angles: tuple[float | None, ...]) -> bool:
     return abs(stored - said.tilt_angle_deg) > _ANGLE_TOLERANCE_DEG
 
 
-def _is_being_rewritten(landed: Landed, mdoc: Mdoc, header: MrcHeader) -> bool:
-    """Whether a stack seems to be sorted in place, before its mdoc is (PACEtomo does so).
+def _is_newer(header: MrcHeader, mdoc: Mdoc) -> bool:
+    """Whether a stack that lacks nothing was modified after its mdoc, which is written last.
 
-    Then no section is missing, yet the stack is newer than the mdoc, which is written last. Both
-    times are the file server's own. A copy may look the same: it has to be quiet for a while.
+    So it looks while sections are replaced in place: one taken again, or all while PACEtomo sorts
+    the stack. A copy may look the same, but is quiet. Both times are the file server's own.
     """
     full = header.is_whole and header.nz == len(mdoc.sections)
-    newer = header.modified_ns - mdoc.modified_ns > _REWRITE_GAP_NS
-    return full and newer and landed.quiet_s < WAIT_FOR_MDOC_S
+    return full and header.modified_ns - mdoc.modified_ns > _REWRITE_GAP_NS
 
 
 def _more_to_come(landed: Landed, mdoc: Mdoc, header: MrcHeader) -> SourceError | None:
