@@ -14,10 +14,12 @@ class Draws:
     """Independent random streams of one seed, each known by its name."""
 
     seed: int
+    family: str = ""
+    """Families with the same seed share nothing."""
 
     def stream(self, name: str) -> np.random.Generator:
         """Return the generator of one subject; the same name gives the same draws again."""
-        return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+        return np.random.default_rng([self.seed, zlib.crc32(f"{self.family}/{name}".encode())])
 
 
 def log_uniform(generator: np.random.Generator, low: float, high: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -142,7 +142,7 @@ _FAMILIES: dict[str, Family] = {
         thickness_angstrom=(250.0, 1500.0),
         texture_level=(0.00012, 0.006),
         dose=(2.0, 40.0),
-        defocus_angstrom=(0.8e4, 5e4),
+        defocus_angstrom=(1.2e4, 5e4),
         curtain_probability=0.0,
         pretilt_deg=(-3.0, 3.0),
         tilt_range_deg=50.0,
@@ -172,7 +172,7 @@ def _generic(generator: np.random.Generator) -> Family:
         texture_slope=(0.9, 1.9),
         texture_model="blobs" if chance(generator, 0.15) else "power_law",
         dose=(1.5, 30.0) if plunged else (1.5, 5.0),
-        defocus_angstrom=(1e4, 8e4),
+        defocus_angstrom=(1.5e4, 8e4),
         curtain_probability=0.0 if plunged else 0.5,
         distractors={key: min(1.0, value * crowding) for key, value in base.items()},
         biology={key: min(1.0, value * density) for key, value in everything.items()},
@@ -265,8 +265,6 @@ _SAME_NAME = (
 
 
 def _apply(drawn: SceneParameters, choices: SceneChoices) -> SceneParameters:
-    from dataclasses import replace
-
     fixed = {name: getattr(choices, name) for name in _SAME_NAME}
     drawn = replace(drawn, **{name: value for name, value in fixed.items() if value is not None})
     if choices.aperture_blocks_ice is not None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines.simulation.biology import draw_biology
 from engines.simulation.bragg import Grains, mosaic_scale_px
-from engines.simulation.canvas import PHASE_PER_ANGSTROM, Canvas, Distractor
+from engines.simulation.canvas import PHASE_PER_ANGSTROM, Canvas, Distractor, clip_window
 from engines.simulation.crystals import CrystalBuilder, add_specimen_ice
 from engines.simulation.distractors import draw_distractors
 from engines.simulation.draws import Draws, chance, log_uniform
@@ -110,8 +110,6 @@ def _base(canvas: Canvas, p: SceneParameters, generator: np.random.Generator) ->
 def _surface_crystals(builder: CrystalBuilder, generator: np.random.Generator) -> None:
     """Make single crystals of the surface lumps that were marked so; they never count."""
     canvas = builder.canvas
-    from engines.simulation.canvas import clip_window
-
     for surface in (0, 1):
         ids = np.full((canvas.n, canvas.n), -1, np.int32)
         depth = np.zeros((canvas.n, canvas.n), float32)

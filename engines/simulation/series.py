@@ -75,7 +75,7 @@ def simulate_series(
         raise ValueError(f"There is no simulated family {family!r}; see FAMILIES.")
     if angles_deg is not None and len(angles_deg) != n_tilts:
         raise ValueError(f"{len(angles_deg)} angles were given for {n_tilts} tilts.")
-    draws = Draws(seed)
+    draws = Draws(seed, family)
     p = draw_parameters(draws, family, overrides)
     angles = list(angles_deg) if angles_deg is not None else _angles(draws, p, n_tilts)
     rendered = 32 * math.ceil((size_px + 2 * _MARGIN_PX) / 32)

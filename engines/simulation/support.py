@@ -12,6 +12,7 @@ from numpy import float32, uint16
 from engines.simulation.canvas import PHASE_PER_ANGSTROM, Canvas, Distractor, label_plane
 from engines.simulation.draws import chance, log_uniform
 from engines.simulation.fields import Field, centred_grid, smooth
+from engines.simulation.mosaics import voronoi
 from engines.simulation.shapes import line_distance, soft_disc, wandering_line
 
 
@@ -66,8 +67,6 @@ def carbon_film(canvas: Canvas, generator: np.random.Generator) -> None:
 
 def metal_edge(canvas: Canvas, generator: np.random.Generator) -> None:
     """Let a polycrystalline metal film cover a side: dark, with grains, opaque if thick."""
-    from engines.simulation.mosaics import voronoi
-
     distance = _edge_distance(
         canvas,
         generator,

@@ -36,7 +36,7 @@ def measure_daemon(folder: Path, count: int, progress: Progress) -> tuple[Found,
     acquisition.mkdir()
     load = os.getloadavg()[0]
     floor = Floor()
-    latency_s, floor_s, cpu_s = [], [], []
+    latency_s, cpu_s, floor_s, floor_cpu_s = [], [], [], []
     total = count + WARM_UP_TILTS
     when = datetime(2026, 1, 5, 10, 0)
     task = progress.add_task("daemon and floor", total=total)
@@ -55,15 +55,17 @@ def measure_daemon(folder: Path, count: int, progress: Progress) -> tuple[Found,
             published = daemon.await_tilt()
             daemon.await_quiet()
             cpu_tilt_s = daemon.cpu_s() - cpu_start
-            bare_s = floor.time_s(stack, stack.stat().st_size - image.nbytes)
+            bare_s, bare_cpu_s = floor.time_s(stack, stack.stat().st_size - image.nbytes)
             latency_s.append(published - landed)
-            floor_s.append(bare_s)
             cpu_s.append(cpu_tilt_s)
+            floor_s.append(bare_s)
+            floor_cpu_s.append(bare_cpu_s)
             progress.advance(task)
         found = Found(
             latency_s=latency_s[WARM_UP_TILTS:],
             floor_s=floor_s[WARM_UP_TILTS:],
             cpu_s_per_tilt=mean(cpu_s[WARM_UP_TILTS:]),
+            floor_cpu_s_per_tilt=mean(floor_cpu_s[WARM_UP_TILTS:]),
             idle_cpu_percent=idle_percent,
             peak_memory_bytes=daemon.peak_memory_bytes(),
             start_up_s=daemon.start_up_s,

@@ -44,13 +44,13 @@ class Floor:
             self._infer(session)
         return time.perf_counter() - start
 
-    def time_s(self, stack: Path, offset: int) -> float:
-        """Measure one section of a stack whose pixels begin `offset` bytes into the file."""
-        start = time.perf_counter()
+    def time_s(self, stack: Path, offset: int) -> tuple[float, float]:
+        """Take one section of a stack, `offset` bytes into the file; elapsed and CPU time."""
+        start, cpu_start = time.perf_counter(), time.process_time()
         pixels = np.fromfile(stack, np.int16, SIDE_PX * SIDE_PX, offset=offset)
         self._reduce(pixels.reshape(SIDE_PX, SIDE_PX))
         self._infer(self._session)
-        return time.perf_counter() - start
+        return time.perf_counter() - start, time.process_time() - cpu_start
 
     def _reduce(self, image: NDArray[np.int16]) -> None:
         side = self.working_px

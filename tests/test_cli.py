@@ -1,0 +1,144 @@
+"""The command line: what goes wrong is one line on standard error and the right exit status."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from monitor.health import judge
+from monitor.intake import Intake, IntakeStatus
+from monitor.problems import Problems
+from monitor.sources import all_sources
+from tests.daemon import ROOT, Daemon, Microscope, picture
+from tests.ports import free_port
+from tests.privileges import as_nobody
+from tests.waiting import wait_until
+
+COMMANDS = ("demo", "run", "check", "score", "listen", "status")
+
+
+def icewatch(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "monitor", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=timeout_s,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example(command: str) -> None:
+    found = icewatch(command, "--help")
+    assert found.returncode == 0
+    assert f"Example: icewatch {command}" in found.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("rn",),
+        ("--nope",),
+        ("run",),
+        ("check",),
+        ("score",),
+        ("check", "/nowhere/icewatch.toml"),
+        ("run", "--config", "/nowhere/icewatch.toml"),
+        ("score", "/nowhere"),
+        ("score", "--model", "/nowhere", "."),
+        ("score", "--pixel-size", "-1", "."),
+        ("listen", "--from-seq", "x"),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments: tuple[str, ...]) -> None:
+    found = icewatch(*arguments)
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert found.stderr.startswith("icewatch: ")
+    assert found.stderr.count("\n") == 1
+
+
+def test_check_says_ok_and_what_is_still_missing(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    found = icewatch("check", str(daemon.config))
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.startswith(f"{daemon.config}: ok\n")
+    assert "is not there yet" in found.stdout
+
+
+def test_check_and_run_refuse_alike(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, more="[verdct]\nmode = 'act'\n")
+    check = icewatch("check", str(daemon.config))
+    run = icewatch("run", "--config", str(daemon.config))
+    assert check.returncode == run.returncode == 2
+    assert check.stderr == run.stderr
+    assert "did you mean 'verdict'?" in check.stderr
+
+
+def test_a_backend_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    text = daemon.config.read_text().replace("[publish]", 'backend = "openvino"\n[publish]')
+    daemon.config.write_text(text)
+    found = icewatch("check", str(daemon.config))
+    assert found.returncode == 2
+    assert "model.backend" in found.stderr
+
+
+def test_nobody_answers() -> None:
+    found = icewatch("status", "--address", f"127.0.0.1:{free_port()}")
+    assert found.returncode == 1
+    assert found.stderr.count("\n") == 1
+
+
+def test_status_and_listen_of_a_running_daemon(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    Microscope(daemon.acquisition).add("s/L1", 0.0, picture(12.0))
+    daemon.start()
+    try:
+        wait_until(lambda: daemon.status().get("last_seq") == 2, "the first tilt", 20.0)
+        status = icewatch("status", "--config", str(daemon.config))
+        assert status.returncode == 0
+        assert "test: ready" in status.stdout
+        assert "s/L1" in status.stdout
+        command = [sys.executable, "-m", "monitor", "listen", "--json", "--from-seq", "0"]
+        with subprocess.Popen(
+            [*command, "--endpoint", daemon.endpoint], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        ) as listener:
+            assert listener.stdout is not None
+            heard = [json.loads(listener.stdout.readline()) for _ in range(4)]
+            listener.send_signal(signal.SIGTERM)
+        committed = [one["schema"] for one in heard if one["schema"] != "icewatch.status/1"]
+        assert committed == ["icewatch.tilt/1", "icewatch.lamella/1"]
+    finally:
+        daemon.stop()
+
+
+def test_plain_text_where_no_terminal_is_attached(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    Microscope(tmp_path / "tilts").add("L1", 0.0, picture(12.0))
+    found = icewatch("score", "--model", str(tmp_path / "bundle"), str(tmp_path / "tilts"))
+    assert found.returncode == 0
+    assert "\x1b" not in found.stdout
+    assert daemon.process is None
+
+
+def test_a_directory_that_may_not_be_read_is_waited_for(nobodys_path: Path) -> None:
+    directory = nobodys_path / "data"
+    directory.mkdir()
+    directory.chmod(0)
+
+    def first_scan() -> IntakeStatus:
+        intake = Intake(directory, all_sources(directory), watch="poll")
+        intake.step()
+        return intake.status()
+
+    status = as_nobody(first_scan)
+    assert status.stalled
+    assert str(directory) in status.reason
+    health = judge(warm=True, intake=status, problems=Problems(), failing_sinks={})
+    assert health.state == "stalled"
