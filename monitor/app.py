@@ -168,6 +168,7 @@ class Daemon:
             self._metrics,
             self._problems,
             LooseSessions(self._journal, self._settings.acquisition.session_gap_h),
+            self._stop,
             microscope=self._settings.microscope,
             boot_id=self._boot_id,
         )

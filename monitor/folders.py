@@ -55,6 +55,10 @@ class _Folder:
     """Name of each file that a source claims, and the image it belongs to."""
     others: int = 0
 
+    @property
+    def is_filled(self) -> bool:
+        return bool(self.folders or self.images or self.others)
+
 
 class FolderTree:
     """Remembers which files were where, so that a scan costs little where nothing changed."""
@@ -77,21 +81,12 @@ class FolderTree:
         """Device and inode of the directory: another one means another mount."""
         self.asked_s: float | None = None
         """Since when the file system owes an answer (monotonic, s); None while it owes none."""
-
-    @property
-    def files_seen(self) -> int:
-        """How many files there are, whether any source claims them or not."""
-        return sum(len(folder.images) + folder.others for folder in self._folders.values())
-
-    @property
-    def files_ignored(self) -> int:
-        """How many files no source claims; links and special files count here."""
-        return sum(folder.others for folder in self._folders.values())
-
-    @property
-    def unreadable_folders(self) -> tuple[str, ...]:
+        self.files_seen = 0
+        """How many files the last scan counted, whether any source claims them or not."""
+        self.files_ignored = 0
+        """How many of them no source claims; links and special files count here."""
+        self.unreadable_folders: tuple[str, ...] = ()
         """Folders that we may not look into."""
-        return tuple(sorted(self._unreadable))
 
     def walk(self, *, every_file: bool) -> Walk:
         """Scan the directory; raises `Stalled` where that cannot be done now.
@@ -113,6 +108,10 @@ class FolderTree:
             self.asked_s = None
         for relative in self._folders.keys() - visited:
             self._drop(relative, walk)
+        folders = self._folders.values()
+        self.files_ignored = sum(folder.others for folder in folders)
+        self.files_seen = self.files_ignored + sum(len(folder.images) for folder in folders)
+        self.unreadable_folders = tuple(sorted(self._unreadable))
         return walk
 
     def look(self, relative: str) -> list[Seen]:
@@ -121,6 +120,8 @@ class FolderTree:
         Raises nothing: what cannot be seen now is left to the next scan.
         """
         walk = Walk()
+        if any(part.startswith(".") for part in relative.split("/")):
+            return walk.seen
         try:
             self.asked_s = self._clock()
             found = os.lstat(self._root / relative)

@@ -86,7 +86,9 @@ class Intake:
         self._watched: tuple[int, int] | None = None
         self._stalled = ""
         self._last_scan_s: float | None = None
+        self._look_interval_s = min(poll_interval_s, LOOK_INTERVAL_S)
         self._next_scan_s = self._next_look_s = self._next_sweep_s = clock()
+        self._sweep_wanted = True
 
     def run(self, stop: threading.Event) -> None:
         """Scan and follow events until `stop` is set: the body of the intake thread."""
@@ -143,7 +145,8 @@ class Intake:
         )
 
     def _scan(self, started_s: float) -> None:
-        sweep = started_s >= self._next_sweep_s or bool(self._stalled)
+        sweep = self._sweep_wanted or bool(self._stalled) or started_s >= self._next_sweep_s
+        self._sweep_wanted = False
         try:
             walk = self._tree.walk(every_file=sweep)
         except Stalled as stalled:
@@ -166,8 +169,8 @@ class Intake:
         """Stat single files, then let those come again that were not complete."""
         for _, member in files:
             self._saw(self._tree.look(member))
-        self._queue.scanned(started_s)
-        self._next_look_s = started_s + min(self._poll_interval_s, LOOK_INTERVAL_S)
+        self._queue.scanned(started_s, self._look_interval_s / 2)
+        self._next_look_s = started_s + self._look_interval_s
 
     def _saw(self, files: Iterable[Seen]) -> None:
         for seen in files:
@@ -193,14 +196,14 @@ class Intake:
             self._watch == "auto" and not has_remote_writers(self._directory)
         )
         self._watching = "events" if wanted and self._events.start(self._directory) else "poll"
-        self._next_sweep_s = self._clock()  # what came between the scan and the first event
+        self._sweep_wanted = True  # for what came between the scan and the first event
 
     def _hint(self, relative: str) -> None:
         with self._woken:
             if len(self._hints) < _MAX_HINTS:
                 self._hints[relative] = None
             else:
-                self._next_scan_s = self._next_sweep_s = self._clock()
+                self._sweep_wanted = True
             self._woken.notify()
 
     def _follow_hints(self) -> None:

@@ -122,13 +122,16 @@ class LandedQueue:
             if not file.members and file.state is _State.QUIET:
                 del self._files[relative]
 
-    def scanned(self, started_s: float) -> None:
-        """Note that a scan that began at `started_s` saw every file that is not quiet."""
+    def scanned(self, started_s: float, apart_s: float) -> None:
+        """Note that a scan that began at `started_s` saw every file that is not quiet.
+
+        It proves that a file is at rest if the change was at least `apart_s` earlier.
+        """
         with self._condition:
             for relative, file in self._files.items():
                 if file.state is _State.QUIET:
                     continue
-                if file.changed_s < started_s:
+                if started_s - file.changed_s >= apart_s:
                     file.unchanged_scans += 1
                 if file.state is _State.INCOMPLETE:
                     self._offer(relative, file)

@@ -6,6 +6,7 @@ This is the only place that times, counts and catches.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,7 @@ class Pipeline:
         metrics: Metrics,
         problems: Problems,
         sessions: LooseSessions,
+        stop: threading.Event,
         *,
         microscope: str,
         boot_id: str,
@@ -82,6 +84,7 @@ class Pipeline:
         self._metrics = metrics
         self._problems = problems
         self._sessions = sessions
+        self._stop = stop
         self._microscope = microscope
         self._boot_id = boot_id
         self.inference_since_s: float | None = None
@@ -90,11 +93,13 @@ class Pipeline:
     def process(self, landed: Landed) -> bool:
         """Read every new complete tilt of a file; False where it is to be looked at again.
 
-        Raises `BackendError` where the engine can no longer be trusted: the process must end
+        Ends early, between two tilts, when the daemon is told to stop. Raises `BackendError` where the engine can no longer be trusted: the process must end
         before it publishes another number.
         """
         try:
             for tilt in self._source.new_tilts(landed, self._journal.knows):
+                if self._stop.is_set():
+                    return False
                 self._read(self._sessions.place(tilt), landed)
         except NotReady as error:
             if self._problems.waiting(landed, error):

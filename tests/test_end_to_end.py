@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,6 +143,26 @@ def test_a_backlog_is_read_once_and_not_again(daemon: Daemon, subscriber: Subscr
     subscriber.wait_for("status", beats + 3)
     assert daemon.status()["last_seq"] == 20
     assert len(subscriber.bodies("tilt")) == before
+
+
+def test_a_stop_in_the_middle_of_a_long_stack_is_quick_and_clean(
+    daemon: Daemon, subscriber: Subscriber
+) -> None:
+    microscope = Microscope(daemon.acquisition)
+    for index in range(60):
+        microscope.add(CLEAN, float(index), picture(0.0, seed=index))
+    daemon.start()
+    subscriber.wait_for("tilt", 1)
+    began_s = time.monotonic()
+    assert daemon.signal(signal.SIGTERM)[0] == 0
+    assert time.monotonic() - began_s < 5.0
+    before = {body for topic in ("tilt", "lamella") for body in subscriber.bodies(topic)}
+    daemon.start()
+    subscriber.wait_for("tilt", 60)
+    wait_until(lambda: len(subscriber.messages("lamella")) == 60, "all verdicts")
+    bodies = [body for topic in ("tilt", "lamella") for body in subscriber.bodies(topic)]
+    assert len(bodies) == 120, "a clean stop leaves nothing to send again"
+    assert before <= set(bodies)
 
 
 def test_bad_files_are_named_and_good_ones_go_on(daemon: Daemon, subscriber: Subscriber) -> None:

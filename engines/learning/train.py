@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engines.learning.batches import AugmentSettings, Batch, draw_batch
 from engines.learning.checkpoint import CHECKPOINT, Average, RunState
-from engines.learning.dataset import simulator_version
 from engines.learning.losses import LossSettings, total_loss
 from engines.learning.plots import plot_curve
 from engines.learning.shards import list_shards
@@ -78,7 +78,7 @@ class Run:
             optimizer,
             Average.of(model, settings.average_decay),
             np.random.default_rng(settings.seed),
-            record={"settings": _plain(settings), "simulator": simulator_version()},
+            record={"settings": _plain(settings)},
         )
         if (out / CHECKPOINT).exists():
             self.state.load(out)
@@ -143,8 +143,18 @@ class Run:
             raise FileNotFoundError(
                 f"{self.data} holds no simulated series: run engines.learning.dataset first."
             )
-        self.state.record["series"] = len(shards)
+        self._note_data(shards[0].parent, len(shards))
         return shards
+
+    def _note_data(self, directory: Path, series: int) -> None:
+        """Record what was trained on; a run may pass from one data set to another."""
+        about = json.loads((directory / "dataset.json").read_text())
+        entry = {**about, "series": series, "until_step": self.state.step}
+        noted = self.state.record.setdefault("data", [])
+        if noted and all(noted[-1][key] == about[key] for key in ("seed", "simulator")):
+            noted[-1] = entry
+        else:
+            noted.append(entry)
 
     def _log(self, parts: list[dict[str, float]]) -> str:
         mean = {name: sum(p[name] for p in parts) / len(parts) for name in parts[0]}

@@ -142,6 +142,12 @@ class Beams:
     """(G,) bool: any reflection worth computing."""
 
 
+def _weight(distance: torch.Tensor, thickness: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
+    """Return the largest share that a reflection can take within `distance` of its s."""
+    strength = (math.pi * thickness / xi).square().clamp_max(1.0)
+    return strength / (1.0 + (distance * xi).square())
+
+
 def strongest_beams(
     orientation: torch.Tensor,
     phases: torch.Tensor,
@@ -174,9 +180,7 @@ def strongest_beams(
         span = bend_span[members, None] * length
         reach = 0.003 if phase == STACKING else 0.0
         distance = (s.abs() - span - reach).clamp_min(0.0)
-        strength = (math.pi * thickness[members, None] / xi).square().clamp_max(1.0)
-        weight = strength / (1.0 + (distance * xi).square())
-        best, index = weight.topk(keep, dim=1)
+        best, index = _weight(distance, thickness[members, None], xi).topk(keep, dim=1)
         out[0, members] = s.gather(1, index)
         out[1, members] = length[index]
         out[2, members] = xi[index]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from engines.simulation.draws import Draws, chance, log_uniform
-from engines.simulation.parameters import ICE_KINDS, SceneChoices, SceneParameters
+from engines.simulation.parameters import ICE_KINDS, ICE_LAYOUTS, SceneChoices, SceneParameters
 
 FAMILIES = ("generic", "f10987", "f11058", "f11166", "f11221", "plunge")
 HELD_OUT_FAMILIES = ("f11830", "held_out_layout")
@@ -86,6 +86,10 @@ class Family:
     distractors: Mapping[str, float] = field(default_factory=lambda: _LAMELLA_DISTRACTORS)
     biology: Mapping[str, float] = field(default_factory=lambda: _CELL)
     drift_probability: float = 0.12
+
+
+_LAYOUT_SHARES = (0.4, 0.42, 0.03, 0.05, 0.05, 0.05)
+"""Probability of each of ICE_LAYOUTS."""
 
 
 def _with(base: Mapping[str, float], **changes: float) -> dict[str, float]:
@@ -204,6 +208,7 @@ def _draw(draws: Draws, family: str, ranges: Family) -> SceneParameters:
     shape = draws.stream("shape")
     ice = draws.stream("ice choices")
     path = generator.uniform(3000.0, 4200.0) * (1.0 if voltage == 300.0 else 0.75)
+    dose = log_uniform(generator, *ranges.dose)
     return SceneParameters(
         family=family,
         thickness_angstrom=log_uniform(shape, *ranges.thickness_angstrom),
@@ -215,12 +220,7 @@ def _draw(draws: Draws, family: str, ranges: Family) -> SceneParameters:
         wedge=shape.uniform(-0.25, 0.25),
         curtain=shape.uniform(0.005, 0.04) if chance(shape, ranges.curtain_probability) else 0.0,
         ice_kind=str(ice.choice(ICE_KINDS, p=ranges.ice_kinds)),
-        ice_layout=str(
-            ice.choice(
-                ["patches", "sparse", "whole", "band", "centre", "outside"],
-                p=[0.4, 0.42, 0.03, 0.05, 0.05, 0.05],
-            )
-        ),
+        ice_layout=str(ice.choice(ICE_LAYOUTS, p=_LAYOUT_SHARES)),
         ice_abundance=ice.uniform(0.2, 1.0) ** 2,
         bragg_boost=float(ice.choice([0.0, 0.1, 0.5], p=[0.4, 0.4, 0.2])),
         grain_model=ranges.grain_model,
@@ -229,7 +229,7 @@ def _draw(draws: Draws, family: str, ranges: Family) -> SceneParameters:
         biology=ranges.biology,
         voltage_kv=voltage,
         energy_filter=energy_filter,
-        dose_e_per_A2=log_uniform(generator, *ranges.dose),
+        dose_e_per_A2=dose,
         dose_efficiency=generator.uniform(0.6, 0.9),
         defocus_angstrom=defocus * (0.15 if phase_plate else 1.0),
         defocus_jitter_angstrom=0.0 if phase_plate else min(5e3, 0.15 * defocus),

@@ -81,7 +81,7 @@ SESSION = (
     Wanted("L5_ethane", "ethane residue", "f10987", _clean({"ethane": 1.0}), Distractor.ETHANE),
     Wanted("L6_stacking", "stacking-disordered ice", "f11221", _icy("stacking")),
     Wanted("L7_thylakoids", "chloroplast-like stripes", "generic",
-           _clean({}, {"thylakoids": 1.0, "ribosomes": 1.0, "membranes": 0.5}), Distractor.THYLAKOID),
+           _clean({}, {"thylakoids": 1.0, "ribosomes": 1.0, "membranes": 0.5}), Distractor.STACKED_MEMBRANES),
 )  # fmt: skip
 
 
@@ -142,12 +142,12 @@ def main() -> None:
         lamellae.append(write_lamella(folder, wanted, series))
         ice = ", ".join(f"{tilt.ice_percent:.1f}" for tilt in series.tilts)
         print(f"{wanted.name}: seed {series.seed}, ice {ice} %", flush=True)  # noqa: T201
-    index = {
+    session = {
         "pixel_size_angstrom": PIXEL_SIZE_ANGSTROM,
         "skip_above_ice_percent": SKIP_ABOVE_ICE_PERCENT,
         "lamellae": lamellae,
     }
-    (folder / "session.json").write_text(json.dumps(index, indent=1) + "\n", "utf-8")
+    (folder / "session.json").write_text(json.dumps(session, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from engines.simulation.families import draw_parameters, known
 from engines.simulation.imaging import Optics, TiltGeometry, blur, motion_blur, propagate
 from engines.simulation.parameters import SceneChoices, SceneParameters
 from engines.simulation.scene import Scene, build_scene
+from engines.simulation.tilting import grid_bar, tilt_angles, tilt_geometry
 
 _MARGIN_PX = 28
-_STEEPEST_DEG = 70.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,11 @@ def simulate_series(
         raise ValueError(f"{len(angles_deg)} angles were given for {n_tilts} tilts.")
     draws = Draws(seed, family)
     p = draw_parameters(draws, family, overrides)
-    angles = list(angles_deg) if angles_deg is not None else _angles(draws, p, n_tilts)
+    angles = list(angles_deg) if angles_deg is not None else tilt_angles(draws, p, n_tilts)
     rendered = 32 * math.ceil((size_px + 2 * _MARGIN_PX) / 32)
     scene_px = rendered + 2 * round(0.06 * rendered)
     geometries = [
-        _geometry(draws, p, index, angle, rendered, scene_px, pixel_size_angstrom, device)
+        tilt_geometry(draws, p, index, angle, rendered, scene_px, pixel_size_angstrom, device)
         for index, angle in enumerate(angles)
     ]
     rotations = [g.matrix().cpu().numpy() for g in geometries]
@@ -94,41 +94,6 @@ def simulate_series(
     tilts = tuple(tilt for tilt, _ in rendered_tilts)
     present = rendered_tilts[0][1] if rendered_tilts else 0.0
     return SimulatedSeries(seed, family, tilts, pixel_size_angstrom, present)
-
-
-def _angles(draws: Draws, p: SceneParameters, count: int) -> list[float]:
-    generator = draws.stream("angles")
-    reach = p.tilt_range_deg
-    if p.family == "plunge" and chance(generator, 0.5):
-        return [float(a) for a in generator.normal(0, 1.0, count)]
-    if chance(generator, 0.5) and count * p.axis_step_deg < 2 * reach:
-        start = generator.uniform(-reach, reach - p.axis_step_deg * count)
-        return [start + p.axis_step_deg * k for k in range(count)]
-    return sorted(float(a) for a in generator.uniform(-reach, reach, count))
-
-
-def _geometry(
-    draws: Draws,
-    p: SceneParameters,
-    index: int,
-    angle_deg: float,
-    rendered: int,
-    scene_px: int,
-    pixel_size_angstrom: float,
-    device: str,
-) -> TiltGeometry:
-    generator = draws.stream(f"geometry {index}")
-    shift = generator.uniform(-1, 1, 2) * 200.0 / pixel_size_angstrom
-    inclined = angle_deg - p.pretilt_deg + generator.normal(0, 0.1)
-    return TiltGeometry(
-        rendered=rendered,
-        scene=scene_px,
-        pixel_size_angstrom=pixel_size_angstrom,
-        angle_deg=float(np.clip(inclined, -_STEEPEST_DEG, _STEEPEST_DEG)),
-        axis_deg=p.axis_deg,
-        shift_px=(float(shift[0]), float(shift[1])),
-        device=device,
-    )
 
 
 def _optics(p: SceneParameters, generator: np.random.Generator) -> Optics:
@@ -153,7 +118,7 @@ def _render(
 ) -> tuple[SimulatedTilt, float]:
     p, generator = scene.parameters, draws.stream(f"tilt {index}")
     optics = _optics(p, generator)
-    bar, bar_factor = _grid_bar(draws, p, geometry)
+    bar, bar_factor = grid_bar(draws, p, geometry)
     tau, phase = _project(scene, geometry)
     transmission = torch.exp(-tau)
     beamline = Beamline(
@@ -163,10 +128,7 @@ def _render(
         p.ghost_efficiency,
         scene.pixel_size_angstrom,
     )
-    floor = None
-    if scene.grains is not None:
-        weak = draws.stream(f"weak beams {index}").uniform(0, 0.02, len(scene.grains.phase))
-        floor = torch.from_numpy(weak.astype(float32)).to(geometry.device)
+    floor = _weak_beams(scene, draws, index)
     contrast = diffract(scene.grains, geometry, beamline, transmission, floor)
     wave = torch.polar(torch.sqrt(transmission * contrast.direct), phase)
     intensity = propagate(wave, optics, scene.pixel_size_angstrom) + blur(contrast.ghost, 0.7)
@@ -190,6 +152,14 @@ def _render(
     return tilt, present
 
 
+def _weak_beams(scene: Scene, draws: Draws, index: int) -> torch.Tensor | None:
+    """Return what each grain loses to many weak reflections at one tilt, (G,), 0 to 2 %."""
+    if scene.grains is None:
+        return None
+    weak = draws.stream(f"weak beams {index}").uniform(0, 0.02, len(scene.grains.phase))
+    return torch.from_numpy(weak.astype(float32)).to(scene.layers.device)
+
+
 def _project(scene: Scene, geometry: TiltGeometry) -> tuple[torch.Tensor, torch.Tensor]:
     """Return optical depth and phase along the tilted beam, (rendered, rendered) each."""
     total = torch.zeros((2, geometry.rendered, geometry.rendered), device=geometry.device)
@@ -210,25 +180,6 @@ def _solid(scene: Scene, presence: torch.Tensor, geometry: TiltGeometry) -> torc
     thickness = scene.parameters.thickness_angstrom
     heights = [thickness * ((k + 0.5) / parts - 0.5) for k in range(parts)]
     return sum((geometry.sample(presence, z) for z in heights), torch.zeros(())) / parts
-
-
-def _grid_bar(
-    draws: Draws, p: SceneParameters, geometry: TiltGeometry
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return where a grid bar shades the picture (it grows with the tilt) and by how much."""
-    generator = draws.stream("grid bar")
-    shaded = chance(generator, p.distractors.get("grid_bar", 0.0))
-    side = -1.0 if chance(generator, 0.5) else 1.0
-    start, reach = generator.uniform(25.0, 65.0), generator.uniform(0.01, 0.04)
-    axis = torch.arange(geometry.rendered, device=geometry.device) - (geometry.rendered - 1) / 2
-    a = math.radians(geometry.axis_deg)
-    across = math.cos(a) * axis[None, :] + math.sin(a) * axis[:, None]
-    beyond = max(0.0, side * geometry.angle_deg - start) if shaded else 0.0
-    edge = geometry.rendered * (0.5 - reach * beyond)
-    if beyond == 0.0:
-        edge = 10.0 * geometry.rendered
-    shade = torch.sigmoid((edge - side * across) / generator.uniform(0.7, 6.0))
-    return shade < 0.4, shade.clamp_min(0.004)
 
 
 def _areas(
@@ -268,7 +219,6 @@ def _tilt(
     ice = truth.percent(labels[truth.HEADLINE], valid)
     present = contrast.present.cpu().numpy()[crop]
     visible = (dark[crop] > 0.10) & present
-    p = scene.parameters
     tilt = SimulatedTilt(
         expected=np.ascontiguousarray(expected.cpu().numpy()[crop], dtype=float32),
         labels=labels,
@@ -279,15 +229,23 @@ def _tilt(
         exposure_dose_e_per_A2=0.0,
         ice_percent=ice,
         metadata={
-            "ice_kind": p.ice_kind,
-            "ice_layout": p.ice_layout,
-            "thickness_angstrom": p.thickness_angstrom,
-            "mean_free_path_angstrom": p.mean_free_path_angstrom,
-            "aperture_per_angstrom": p.aperture_per_angstrom,
-            "voltage_kv": p.voltage_kv,
-            "content": " ".join(scene.content),
+            **_describe(scene),
             "present_percent": truth.percent(present.astype(uint8), valid),
             "visible_share": float(visible.sum() / max(int(present.sum()), 1)),
         },
     )
     return tilt, truth.percent(present.astype(uint8), valid)
+
+
+def _describe(scene: Scene) -> dict[str, float | str | int]:
+    """Return what a scene is made of, for the metadata of its tilts."""
+    p = scene.parameters
+    return {
+        "ice_kind": p.ice_kind,
+        "ice_layout": p.ice_layout,
+        "thickness_angstrom": p.thickness_angstrom,
+        "mean_free_path_angstrom": p.mean_free_path_angstrom,
+        "aperture_per_angstrom": p.aperture_per_angstrom,
+        "voltage_kv": p.voltage_kv,
+        "content": " ".join(scene.content),
+    }

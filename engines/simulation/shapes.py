@@ -82,14 +82,14 @@ def wandering_line(
     """Draw a smooth wandering line across the field, (P, 2) points x, y in pixels."""
     steps = 60
     if closed:
-        angle = np.linspace(0, 2 * math.pi, steps)
-        radius = np.full(steps, n * generator.uniform(0.08, 0.35))
+        around = np.linspace(0, 2 * math.pi, steps)
+        size, wobble = n * generator.uniform(0.08, 0.35), np.ones(steps)
         for order in range(2, 6):
-            wobble = float(roughness * generator.normal() / order)
-            radius = radius + radius * wobble * np.cos(order * angle + generator.uniform(0, 6.3))
+            swing = float(roughness * generator.normal()) / order
+            wobble += swing * np.cos(order * around + generator.uniform(0, 6.3))
         centre = generator.uniform(0.1, 0.9, 2) * n
-        loop = np.stack((np.cos(angle), np.sin(angle)), 1) * radius[:, None] + centre
-        return loop.astype(float32)
+        loop = np.stack((np.cos(around), np.sin(around)), 1) * (size * wobble)[:, None] + centre
+        return np.asarray(loop, float32)
     angle = generator.uniform(0, 2 * math.pi)
     along = np.linspace(-0.9, 0.9, steps) * n
     across = np.full(steps, generator.uniform(-0.4, 0.4) * n)

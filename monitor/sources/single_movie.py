@@ -57,7 +57,6 @@ class SingleMovie:
         name = parse_movie_name(landed.path.name)
         where = place(landed.relative, name.series)
         said = _said(landed, name)
-        header = _complete_header(landed, said)
         angle_deg = name.angle_deg if said is None else said.tilt_angle_deg
         if angle_deg is None:
             raise not_yet(
@@ -66,6 +65,7 @@ class SingleMovie:
                 "SerialEM save one",
                 "no_angle",
             )
+        header = _complete_header(landed, said)
         ids = _ids(where, name, landed.path.name, said)
         if any(known(tilt_id) for tilt_id in ids):
             return
@@ -89,11 +89,7 @@ class SingleMovie:
             after = read_header(path)
         except PixelsError as error:
             raise while_reading(error) from error
-        if (after.nz, after.file_size, after.modified_ns) != (
-            header.nz,
-            header.file_size,
-            header.modified_ns,
-        ):
+        if not header.is_whole or header != after:
             raise NotReady(f"{path.name!r} was written to while it was read", "changed")
         return image
 
