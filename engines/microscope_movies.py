@@ -32,27 +32,20 @@ def write_frame_mdoc_movie(
     if not with_mdoc:
         return
     count = len(frames) if frames.ndim == 3 else 1
-    dose = exposure_dose_e_per_A2
     keys = {
-        **exposure_keys(angle_deg, dose, pixel_size_angstrom),
+        **exposure_keys(angle_deg, exposure_dose_e_per_A2, pixel_size_angstrom),
         "CountsPerElectron": f"{counts_per_electron:g}",
         "TargetDefocus": "-3.5",
         "PriorRecordDose": "0",
         "SubFramePath": path.name,
         "NumSubFrames": f"{count}",
-        "FrameDosesAndNumber": f"{dose / count:g} {count}",
+        "FrameDosesAndNumber": f"{exposure_dose_e_per_A2 / count:g} {count}",
         "DateTime": serialem_time(when),
         "NavigatorLabel": "1",
         "FilterSlitAndLoss": "10 0",
     }
-    lines = [
-        f"T = {PROGRAM_TITLE}    ",
-        "Voltage = 300",
-        "",
-        "[FrameSet = 0]",
-        *(f"{key} = {value}" for key, value in keys.items()),
-        "",
-    ]
+    start = [f"T = {PROGRAM_TITLE}    ", "Voltage = 300", "", "[FrameSet = 0]"]
+    lines = [*start, *(f"{key} = {value}" for key, value in keys.items()), ""]
     path.with_name(path.name + ".mdoc").write_bytes(line_end.join(lines).encode())
 
 

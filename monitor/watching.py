@@ -62,7 +62,7 @@ def has_remote_writers(path: Path) -> bool:
         mounts = os.fsdecode(_MOUNTS.read_bytes())
     except OSError:
         return True
-    return bool(_REMOTE.fullmatch(filesystem_type(path.resolve(), mounts) or "fuse"))
+    return bool(_REMOTE.fullmatch(filesystem_type(Path(os.path.realpath(path)), mounts) or "fuse"))
 
 
 class FolderEvents:
@@ -82,17 +82,15 @@ class FolderEvents:
         warnings.filterwarnings(
             "ignore", message="Callback with id", category=RuntimeWarning, module=r"watchdog\."
         )
-        observer = Observer()
         try:
-            real = root.resolve(strict=True)
-            observer.schedule(
-                _Teller(str(real), self._tell), str(real), recursive=True, event_filter=_WANTED
-            )
+            real = os.path.realpath(root, strict=True)  # Path.resolve raises RuntimeError too
+            self._observer = observer = Observer()
+            observer.schedule(_Teller(real, self._tell), real, recursive=True, event_filter=_WANTED)
             observer.start()
         except OSError as error:
             logger.warning("no file system events (%s); the directory is polled", error.strerror)
+            self.stop()
             return False
-        self._observer = observer
         return True
 
     def stop(self) -> None:
@@ -100,7 +98,8 @@ class FolderEvents:
         observer, self._observer = self._observer, None
         if observer is not None:
             observer.stop()
-            observer.join(timeout=2.0)
+            if observer.is_alive():
+                observer.join(timeout=2.0)
 
 
 class _Teller(FileSystemEventHandler):

@@ -25,7 +25,7 @@ ANGLES_DEG = (0.0, 3.0, -3.0, 6.0, -6.0, 9.0, -9.0)
 SIZE_PX = 288
 PIXEL_SIZE_ANGSTROM = 13.5
 SKIP_ABOVE_ICE_PERCENT = 4.0
-ICY_PERCENT = 9.0
+ICY_PERCENT = 8.0
 DECOY_SHARE = 0.03
 FIRST_SEED = 77_000_000
 """Far from the seeds of every training, calibration and test set."""
@@ -52,12 +52,12 @@ _CELL = {"ribosomes": 1.0, "membranes": 1.0, "vesicles": 0.5}
 _QUIET = {"contamination": 0.3}
 
 
-def _icy(kind: str, size_angstrom: float | None = None) -> SceneChoices:
+def _icy(kind: str, size_angstrom: float | None = None, boost: float = 0.35) -> SceneChoices:
     return SceneChoices(
         ice_kind=kind,
         ice_layout="patches",
         ice_abundance=0.7,
-        bragg_boost=0.35,
+        bragg_boost=boost,
         grain_size_angstrom=size_angstrom,
         distractors=_QUIET,
         biology=_CELL,
@@ -77,7 +77,7 @@ SESSION = (
     Wanted("L2_hexagonal", "hexagonal ice", "f10987", _icy("hexagonal", 1500.0)),
     Wanted("L3_contamination", "surface contamination", "f11221",
            _clean({"contamination": 1.0, "contamination_cluster": 1.0}), Distractor.CONTAMINATION),
-    Wanted("L4_cubic", "cubic ice", "f11166", _icy("cubic", 450.0)),
+    Wanted("L4_cubic", "cubic ice", "f11166", _icy("cubic", 450.0, 0.8)),
     Wanted("L5_ethane", "ethane residue", "f10987", _clean({"ethane": 1.0}), Distractor.ETHANE),
     Wanted("L6_stacking", "stacking-disordered ice", "f11221", _icy("stacking")),
     Wanted("L7_thylakoids", "chloroplast-like stripes", "generic",
@@ -99,7 +99,7 @@ def record_lamella(wanted: Wanted, first_seed: int) -> SimulatedSeries:
         )
         ice = [tilt.ice_percent for tilt in series.tilts]
         whole = all(tilt.valid.mean() > 0.8 for tilt in series.tilts)
-        shows = np.mean(ice) >= ICY_PERCENT and min(ice) > 3.0 if wanted.icy else max(ice) == 0.0
+        shows = np.mean(ice) >= ICY_PERCENT and min(ice) > 1.0 if wanted.icy else max(ice) == 0.0
         if shows and whole and _shows_decoy(series, wanted.decoy):
             return series
     raise AssertionError("the seeds never end")
