@@ -93,8 +93,9 @@ class Pipeline:
     def process(self, landed: Landed) -> bool:
         """Read every new complete tilt of a file; False where it is to be looked at again.
 
-        Ends early, between two tilts, when the daemon is told to stop. Raises `BackendError` where the engine can no longer be trusted: the process must end
-        before it publishes another number.
+        Ends early, between two tilts, when the daemon is told to stop. Raises `BackendError` where
+        the engine can no longer be trusted: the process must end before it publishes another
+        number.
         """
         try:
             for tilt in self._source.new_tilts(landed, self._journal.knows):

@@ -17,7 +17,8 @@ def write(folder: Path, text: str) -> Path:
 def minimal(folder: Path, more: str = "") -> Path:
     return write(
         folder,
-        f'[acquisition]\ndirectory = "{folder}/data"\n[state]\ndirectory = "{folder}/state"\n{more}',
+        f'[acquisition]\ndirectory = "{folder}/data"\n'
+        f'[state]\ndirectory = "{folder}/state"\n{more}',
     )
 
 

@@ -217,7 +217,7 @@ def test_a_stream_survives_junk(tmp_path: Path, endpoint: str) -> None:
 
 def test_a_taken_port_is_said_with_its_key(tmp_path: Path, endpoint: str) -> None:
     with running(tmp_path, endpoint):
-        with pytest.raises(MonitorError, match="publish.zmq_endpoint"):
+        with pytest.raises(MonitorError, match=r"publish\.zmq_endpoint"):
             Stream(endpoint, lambda seq, limit: [])
 
 

@@ -72,17 +72,29 @@ def _clean(distractors: dict[str, float], biology: dict[str, float] | None = Non
     )
 
 
+_DIRTY = {"contamination": 1.0, "contamination_cluster": 1.0}
+_STRIPES = {"thylakoids": 1.0, "ribosomes": 1.0, "membranes": 0.5}
 SESSION = (
     Wanted("L1_clean", "clean cell", "f11166", _clean({})),
     Wanted("L2_hexagonal", "hexagonal ice", "f10987", _icy("hexagonal", 1500.0)),
-    Wanted("L3_contamination", "surface contamination", "f11221",
-           _clean({"contamination": 1.0, "contamination_cluster": 1.0}), Distractor.CONTAMINATION),
+    Wanted(
+        "L3_contamination",
+        "surface contamination",
+        "f11221",
+        _clean(_DIRTY),
+        Distractor.CONTAMINATION,
+    ),
     Wanted("L4_cubic", "cubic ice", "f11166", _icy("cubic", 450.0, 0.8)),
     Wanted("L5_ethane", "ethane residue", "f10987", _clean({"ethane": 1.0}), Distractor.ETHANE),
     Wanted("L6_stacking", "stacking-disordered ice", "f11221", _icy("stacking")),
-    Wanted("L7_thylakoids", "chloroplast-like stripes", "generic",
-           _clean({}, {"thylakoids": 1.0, "ribosomes": 1.0, "membranes": 0.5}), Distractor.STACKED_MEMBRANES),
-)  # fmt: skip
+    Wanted(
+        "L7_thylakoids",
+        "chloroplast-like stripes",
+        "generic",
+        _clean({}, _STRIPES),
+        Distractor.STACKED_MEMBRANES,
+    ),
+)
 
 
 def record_lamella(wanted: Wanted, first_seed: int) -> SimulatedSeries:
