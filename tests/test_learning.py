@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
 import pytest
@@ -17,13 +18,15 @@ from engines.learning.batches import AugmentSettings, Batch, border, draw_batch,
 from engines.learning.calibration import Calibrated, calibrate, fit, unbiased_threshold
 from engines.learning.checkpoint import trained_model
 from engines.learning.dataset import DatasetSettings, main, simulate_dataset
-from engines.learning.evaluation import TiltFigures, ellipse, summarise
+from engines.learning.evaluate import evaluate_real, evaluate_simulated
+from engines.learning.evaluation import TiltFigures, ellipse, summarise, write_report
 from engines.learning.export import BundleIdentity, export_bundle
 from engines.learning.losses import LossSettings, total_loss
-from engines.learning.measuring import AS_IT_IS, exposures
+from engines.learning.measuring import AS_IT_IS, exposures, segmenter_of
 from engines.learning.shards import VALID_BIT, list_shards, read_about, read_scene
 from engines.learning.train import Run, TrainSettings, schedule
 from engines.networks import CHANNELS, IceModel, NetworkSettings
+from engines.readers.mrc import write_mrc
 from engines.segmenter import Segmenter
 
 TINY = NetworkSettings(
@@ -261,3 +264,22 @@ def test_marks_count_rows_from_the_top_of_what_is_displayed() -> None:
     rows, columns = np.nonzero(mask)
     assert columns.mean() == pytest.approx(50, abs=1)
     assert rows.mean() == pytest.approx((493 - 20) / 2, abs=1)
+
+
+def test_the_report_tells_figures_and_draws_pictures(run: Path, data: Path, tmp_path: Path) -> None:
+    segmenter = segmenter_of(trained_model(run)[0])
+    tilts = evaluate_simulated(segmenter, [data], tmp_path, seed=0, limit=4, size=13.5)
+    real = tmp_path / "real"
+    real.mkdir()
+    picture = np.random.default_rng(0).poisson(50.0, (128, 160)).astype(np.float32)
+    write_mrc(real / "a.mrc", cv2.GaussianBlur(picture, (0, 0), 3) + 0.2 * picture, 7.8)
+    mark = {"file": "a.mrc", "strong": [[40, 60, 20, 20]], "weak": []}
+    (real / "marks.json").write_text(json.dumps({"images": [mark]}))
+    figures = evaluate_real(segmenter, [(real / "a.mrc", None)], tmp_path)
+    families = write_report(tmp_path, tilts, figures)
+    assert [f.family for f in families] == ["f10987", "plunge"]
+    assert (figures[0].strong_grains, figures[0].percent is None) == (1, bool(figures[0].flags))
+    assert json.loads((tmp_path / "report.json").read_text())["real"][0]["file"] == "a.mrc"
+    assert "| f10987 | 2 |" in (tmp_path / "report.md").read_text()
+    for name in ("simulated.jpg", "real.jpg", "percent.png"):
+        assert (tmp_path / name).stat().st_size > 1000

@@ -20,6 +20,7 @@ Value = TypeVar("Value", bound=np.generic)
 
 OPAQUE_SHARE = 0.05
 """Pixels under this share of the median count may come in marked as not valid already."""
+VISIBLE_PERCENT = 0.3
 DISTRACTING = (
     Distractor.CONTAMINATION
     | Distractor.DIFFRACTING_SURFACE
@@ -44,6 +45,9 @@ class AugmentSettings:
     """Sides of the square crops, multiples of 32; one is drawn for each batch."""
     foreign_scale: float = 0.2
     """Share of pictures whose values are no counts: another offset and gain, half of them bytes."""
+    seek_ice: float = 0.4
+    """Share of pictures for which tilts without visible ice are passed over, three times at most:
+    more than half of all tilts show none."""
     border: float = 0.15
     """Share of pictures with a border without data."""
 
@@ -75,8 +79,7 @@ def draw_batch(
     crop = int(generator.choice(settings.crops_px))
     pictures, valids, packed, distract = [], [], [], []
     for _ in range(size):
-        path = shards[int(generator.integers(len(shards)))]
-        scene = read_scene(path, int(generator.integers(len(read_about(path)))))
+        scene = read_scene(*choose(shards, generator, settings))
         scene = turn(cut(scene, crop, generator), generator)
         picture, valid = expose(scene, generator, settings)
         pictures.append(picture)
@@ -89,6 +92,20 @@ def draw_batch(
         torch.from_numpy(np.stack(packed)),
         torch.from_numpy(np.stack(distract)),
     )
+
+
+def choose(
+    shards: Sequence[Path], generator: np.random.Generator, settings: AugmentSettings
+) -> tuple[Path, int]:
+    """Choose a tilt: its shard, and its place there."""
+    tries = 4 if generator.random() < settings.seek_ice else 1
+    for _ in range(tries):
+        path = shards[int(generator.integers(len(shards)))]
+        about = read_about(path)
+        index = int(generator.integers(len(about)))
+        if about[index]["ice_percent"] > VISIBLE_PERCENT:
+            break
+    return path, index
 
 
 def cut(scene: Scene, side: int, generator: np.random.Generator) -> Scene:

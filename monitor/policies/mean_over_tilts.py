@@ -37,9 +37,10 @@ class MeanOverTilts:
     """P(mean ice over the tilts > limit), from the spread over tilts and the readings' intervals.
 
     The mean of n readings has the variance s^2 / n + sum(e_i^2) / n^2 + f^2: s is the scatter over
-    the tilts (ice blinks), e_i the error of one reading from its own 90 % interval, f an error
-    that all readings of one lamella share (the network misreads one specimen alike at all tilts),
-    for which the mean of the e_i stands. A Student t with n - 1 degrees of freedom judges it.
+    the tilts (ice blinks), e_i the error of one reading from its own 90 % interval, on the side
+    that faces the limit, and f an error that all readings of one lamella share (the network
+    misreads one specimen alike at all tilts), taken as half the mean of the e_i. A Student t with
+    n - 1 degrees of freedom judges it.
     """
 
     settings: MeanOverTiltsSettings
@@ -54,7 +55,7 @@ class MeanOverTilts:
             text = f"None of {_tilts(seen)} could be measured: keep acquiring."
             verdict = (Decision.UNDECIDED, reason, text)
             return Verdict(*verdict, None, None, None, None, seen, history.tilts_expected)
-        mean, error = _mean_and_error(usable)
+        mean, error = self._mean_and_error(usable)
         probability = _probability_above(self.limit_percent, mean, error, len(usable))
         decision, reason = self._judge(probability, len(usable), history.previous)
         half = _student_quantile(0.95, len(usable) - 1) * error
@@ -69,6 +70,16 @@ class MeanOverTilts:
             tilts_seen=seen,
             tilts_expected=history.tilts_expected,
         )
+
+    def _mean_and_error(self, readings: list[IceReading]) -> tuple[float, float]:
+        count = len(readings)
+        values = [reading.percent or 0.0 for reading in readings]
+        errors = [_error_towards(self.limit_percent, reading) for reading in readings]
+        mean = sum(values) / count
+        scatter = sum((value - mean) ** 2 for value in values) / max(1, count - 1)
+        own = sum(error**2 for error in errors) / count**2
+        shared = (sum(errors) / count) ** 2 * _SHARED_SHARE
+        return mean, math.sqrt(scatter / count + own + shared)
 
     def _judge(self, bad: float, measured: int, previous: Decision) -> tuple[Decision, Reason]:
         if measured < self.settings.minimum_tilts:
@@ -103,25 +114,19 @@ def _tilts(count: int) -> str:
     return f"{count} tilt" if count == 1 else f"{count} tilts"
 
 
-def _mean_and_error(readings: list[IceReading]) -> tuple[float, float]:
-    count = len(readings)
-    values = [reading.percent or 0.0 for reading in readings]
-    errors = [_reading_error(reading) for reading in readings]
-    mean = sum(values) / count
-    scatter = sum((value - mean) ** 2 for value in values) / max(1, count - 1)
-    own = sum(error**2 for error in errors) / count**2
-    shared = (sum(errors) / count) ** 2 * _SHARED_SHARE
-    return mean, math.sqrt(scatter / count + own + shared)
-
-
 _SHARED_SHARE = 0.25
 """Share of a reading's error variance taken as common to all tilts of a lamella."""
 
 
-def _reading_error(reading: IceReading) -> float:
-    if reading.percent_low is None or reading.percent_high is None:
+def _error_towards(limit: float, reading: IceReading) -> float:
+    """Standard error of a reading on the side of its interval where the limit lies."""
+    if reading.percent is None or reading.percent_low is None or reading.percent_high is None:
         return 0.0
-    return (reading.percent_high - reading.percent_low) / (2.0 * _Z90)
+    above = reading.percent > limit
+    reach = (
+        reading.percent - reading.percent_low if above else reading.percent_high - reading.percent
+    )
+    return reach / _Z90
 
 
 def _probability_above(limit: float, mean: float, error: float, count: int) -> float:
