@@ -151,7 +151,8 @@ def _mend(image: NDArray[Any], shape: tuple[int, int]) -> tuple[NDArray[float32]
     share = _resample(finite.view(np.uint8), shape)
     covered = share >= 0.5
     some = share > 1e-3
-    typical = float(np.median(total[covered] / share[covered])) if covered.any() else 0.0
+    told = covered if covered.any() else some
+    typical = float(np.median(total[told] / share[told])) if told.any() else 0.0
     picture = np.full(shape, typical, np.float32)
     np.divide(total, share, out=picture, where=some)
     return picture, covered

@@ -219,7 +219,7 @@ def test_a_bundle_is_what_torch_trained(run: Path, data: Path, tmp_path: Path) -
 
 
 def test_calibration_of_a_run(run: Path, data: Path) -> None:
-    calibrated = calibrate(run, data, seed=0, limit=4)
+    calibrated = calibrate(run, [data], seed=0, limit=4)
     calibrated.write(run)
     assert Calibrated.read(run) == calibrated
     assert 0 < calibrated.threshold < 1

@@ -105,15 +105,16 @@ def _last(rows: list[tuple[float, float, float, float]]) -> tuple[float, float, 
     return 100.0, percent * factor, low * factor, max(100.0, high)
 
 
-def calibrate(run: Path, data: Path, seed: int, limit: int) -> Calibrated:
-    """Calibrate a run on simulated tilts that its weights never saw."""
+def calibrate(run: Path, data: Sequence[Path], seed: int, limit: int) -> Calibrated:
+    """Calibrate a run on data sets that its weights never saw, `limit` tilts of each at most."""
     model, _ = trained_model(run)
-    size = model.settings.pixel_size_angstrom
+    segmenter, size = segmenter_of(model), model.settings.pixel_size_angstrom
     masked, truth = [], []
-    for measured in measure(segmenter_of(model), data, seed, limit, size):
-        if measured.found.percent is not None:
-            masked.append([measured.masked_percent(cut) for cut in THRESHOLDS])
-            truth.append(measured.true_percent)
+    for directory in data:
+        for measured in measure(segmenter, directory, seed, limit, size):
+            if measured.found.percent is not None:
+                masked.append([measured.masked_percent(cut) for cut in THRESHOLDS])
+                truth.append(measured.true_percent)
     table, true = np.array(masked, float64).T, np.array(truth, float64)
     best = unbiased_threshold(THRESHOLDS, table, true)
     return Calibrated(THRESHOLDS[best], fit(table[best], true))
@@ -125,9 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m engines.learning.calibration", description=__doc__
     )
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=int, default=2000, help="tilts at most")
+    parser.add_argument("--limit", type=int, default=2000, help="tilts of each data set")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)

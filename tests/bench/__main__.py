@@ -71,6 +71,7 @@ def measure_daemon(folder: Path, count: int, progress: Progress) -> tuple[Found,
             start_up_s=daemon.start_up_s,
             load=load,
             working_px=floor.working_px,
+            floor_setting=floor.setting,
             peer={},
         )
     return found, stack

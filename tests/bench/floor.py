@@ -15,7 +15,7 @@ from engines.bundle import GRAPH, SIDE_STEP_PX, Bundle
 from engines.preprocess import working_shape
 from tests.bench.tilts import PIXEL_SIZE_ANGSTROM, SIDE_PX
 
-_TRIALS = 4
+_TRIALS = 6
 
 
 class Floor:
@@ -26,23 +26,24 @@ class Floor:
         target = bundle.manifest.pixel_size_angstrom
         self.working_px = working_shape((SIDE_PX, SIDE_PX), PIXEL_SIZE_ANGSTROM, target)[0]
         side = -(-self.working_px // SIDE_STEP_PX) * SIDE_STEP_PX
+        # Kept, because touching 64 MB of new memory takes longer than filling it.
+        self._float = np.zeros((SIDE_PX, SIDE_PX), np.float32)
         self._picture = np.zeros((1, 1, side, side), np.float32)
         self._valid = np.zeros_like(self._picture)
         self._valid[..., : self.working_px, : self.working_px] = 1.0
-        self._session = self._fastest(bundle.read(GRAPH))
+        self.setting, self._session = self._fastest(bundle.read(GRAPH))
 
-    def _fastest(self, graph: bytes) -> Any:
+    def _fastest(self, graph: bytes) -> tuple[str, Any]:
         """Which setting is fastest differs from machine to machine: the floor takes the best."""
-        threads = {1, usable_cores(), len(os.sched_getaffinity(0))}
-        sessions = [_session(graph, n, spin) for n in sorted(threads) for spin in ("0", "1")]
-        return min(sessions, key=self._trial_s)
-
-    def _trial_s(self, session: Any) -> float:
-        self._infer(session)
-        start = time.perf_counter()
-        for _ in range(_TRIALS):
-            self._infer(session)
-        return time.perf_counter() - start
+        threads = sorted({1, usable_cores(), len(os.sched_getaffinity(0))})
+        settings = [(number, spinning) for number in threads for spinning in (False, True)]
+        sessions = [_session(graph, *setting) for setting in settings]
+        # In turns, and the best of each: what else the machine does hits all of them alike.
+        trials = [[self._infer(session) for session in sessions] for _ in range(_TRIALS)]
+        best = int(np.min(trials[1:], axis=0).argmin())
+        number, spinning = settings[best]
+        name = f"ONNX Runtime, {number} thread(s), {'' if spinning else 'not '}spinning"
+        return name, sessions[best]
 
     def time_s(self, stack: Path, offset: int) -> tuple[float, float]:
         """Take one section of a stack, `offset` bytes into the file; elapsed and CPU time."""
@@ -54,16 +55,19 @@ class Floor:
 
     def _reduce(self, image: NDArray[np.int16]) -> None:
         side = self.working_px
+        np.copyto(self._float, image)
         self._picture[0, 0, :side, :side] = cv2.resize(
-            image.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA
+            self._float, (side, side), interpolation=cv2.INTER_AREA
         )
 
-    def _infer(self, session: Any) -> None:
+    def _infer(self, session: Any) -> float:
+        start = time.perf_counter()
         session.run(None, {"picture": self._picture, "valid": self._valid})
+        return time.perf_counter() - start
 
 
-def _session(graph: bytes, threads: int, spinning: str) -> Any:
+def _session(graph: bytes, threads: int, spinning: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -35,6 +35,7 @@ class Found:
     load: float
     """Of the machine before anything was measured."""
     working_px: int
+    floor_setting: str
     peer: dict[str, float]
 
 
@@ -51,6 +52,7 @@ def summary(found: Found) -> dict[str, Any]:
         "machine": {**machine(), "load": found.load},
         "tilts": len(found.latency_s),
         "working_px": found.working_px,
+        "floor": found.floor_setting,
         "latency_ms": {"p50": p50, "p95": p95},
         "floor_ms": {"p50": floor50, "p95": floor95},
         "latency_to_floor": {"p50": p50 / floor50, "p95": p95 / floor95},
@@ -80,7 +82,9 @@ def show(figures: dict[str, Any], console: Console) -> None:
     """Print the table; plain lines where the output is not a terminal."""
     host = figures["machine"]
     console.print(f"{figures['tilts']} tilts of 4096 x 4096 int16 at 1.97 Å on a local disk")
-    console.print(f"{figures['working_px']} px to a side for the network")
+    console.print(
+        f"{figures['working_px']} px to a side for the network; floor: {figures['floor']}"
+    )
     console.print(f"{host['processor']}, {host['cores']} cores, Python {host['python']}")
     if host["load"] > BUSY_LOAD:
         console.print(
