@@ -83,7 +83,7 @@ def test_ice_free_scenes_have_no_ice_whatever_else_is_there() -> None:
             assert not tilt.labels["0.06"].any()
 
 
-@pytest.mark.parametrize("kind", ["hexagonal", "cubic"])
+@pytest.mark.parametrize("kind", ["hexagonal", pytest.param("cubic", marks=pytest.mark.slow)])
 def test_few_grains_flash_at_one_tilt_and_more_over_a_series(kind: str) -> None:
     tilts = [float(a) for a in range(-30, 31, 10)]
     shares, union = [], []
