@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -79,7 +79,7 @@ class Daemon:
             for one in journal.lamella_messages_of_running_session()
             if isinstance(message := parse(one.topic, one.body), LamellaMessage)
         ]
-        self._metrics.restore(running, ())
+        self._metrics.restore(running, _newest_percents(journal, running))
         unsure = journal.unsure_whether_sent()
         publisher = Publisher(
             self._stream,
@@ -244,6 +244,16 @@ class Daemon:
                 json.loads(one.body) for one in self._journal.lamella_messages_of_running_session()
             ],
         }
+
+
+def _newest_percents(journal: Journal, running: Sequence[LamellaMessage]) -> dict[str, float]:
+    """Give the newest measured percentage of each lamella that has one."""
+    found = {}
+    for message in running:
+        for _, reading in journal.history(message.lamella, message.session).readings:
+            if reading.percent is not None:
+                found[message.lamella] = reading.percent
+    return found
 
 
 def _again(one: Committed) -> Outgoing:

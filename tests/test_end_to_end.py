@@ -142,6 +142,7 @@ def test_a_backlog_is_read_once_and_not_again(daemon: Daemon, subscriber: Subscr
     beats = len(subscriber.messages("status"))
     subscriber.wait_for("status", beats + 3)
     assert daemon.status()["last_seq"] == 20
+    assert samples(daemon, "icewatch_tilt_ice_ratio")[(ICY,)] == pytest.approx(0.2, abs=0.015)
     assert len(subscriber.bodies("tilt")) == before
 
 

@@ -275,7 +275,7 @@ def test_the_report_tells_figures_and_draws_pictures(run: Path, data: Path, tmp_
     write_mrc(real / "a.mrc", cv2.GaussianBlur(picture, (0, 0), 3) + 0.2 * picture, 7.8)
     mark = {"file": "a.mrc", "strong": [[40, 60, 20, 20]], "weak": []}
     (real / "marks.json").write_text(json.dumps({"images": [mark]}))
-    figures = evaluate_real(segmenter, [(real / "a.mrc", None)], tmp_path)
+    figures = evaluate_real(segmenter, [(real / "a.mrc", None)], tmp_path, threshold=0.5)
     families = write_report(tmp_path, tilts, figures)
     assert [f.family for f in families] == ["f10987", "plunge"]
     assert (figures[0].strong_grains, figures[0].percent is None) == (1, bool(figures[0].flags))

@@ -287,6 +287,8 @@ def test_restored_metrics_show_the_session_before_any_new_tilt(tmp_path: Path) -
     )
     assert isinstance(message, LamellaMessage)
     metrics = Metrics("m", "0")
-    metrics.restore([message], ())
+    metrics.restore([message], {"s1/L1": 12.0})
     labels = {"microscope": "m", "lamella": "s1/L1", "verdict": "skip"}
     assert metrics.registry.get_sample_value("icewatch_lamella_verdict", labels) == 1.0
+    del labels["verdict"]
+    assert metrics.registry.get_sample_value("icewatch_tilt_ice_ratio", labels) == 0.12

@@ -48,12 +48,15 @@ def evaluate_simulated(
 
 
 def evaluate_real(
-    segmenter: Segmenter, pictures: Sequence[tuple[Path, float | None]], out: Path
+    segmenter: Segmenter,
+    pictures: Sequence[tuple[Path, float | None]],
+    out: Path,
+    threshold: float,
 ) -> list[RealFigures]:
     """Measure real pictures, and draw all of them."""
     figures, shown = [], []
     for path, size in pictures:
-        one, found = measure_real(segmenter, path, size)
+        one, found = measure_real(segmenter, path, size, threshold)
         figures.append(one)
         percent = "not measured" if one.percent is None else f"{one.percent:.2f} %"
         # the last row up, as these pictures were outlined
@@ -106,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tilts = []
     if given.data:
         tilts = evaluate_simulated(segmenter, given.data, given.out, given.seed, given.limit, size)
-    real = evaluate_real(segmenter, _real_pictures(given.real), given.out)
+    pictures = _real_pictures(given.real)
+    real = evaluate_real(segmenter, pictures, given.out, bundle.manifest.threshold)
     families = write_report(given.out, tilts, real)
     Console().print(Markdown(table(families)), Markdown(real_table(real)))
 

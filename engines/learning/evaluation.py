@@ -129,11 +129,15 @@ class RealFigures:
     valid_area_percent: float
     flags: tuple[str, ...]
     strong_grains: int = 0
-    hits: int = 0
+    """Outlined by eye."""
+    found_grains: int = 0
+    """Of which the network marks at least a fifth."""
+    counted_grains: int = 0
+    """Of which the mask holds at least a fifth once parts under the least area are dropped."""
 
 
 def measure_real(
-    segmenter: Segmenter, path: Path, pixel_size_angstrom: float | None = None
+    segmenter: Segmenter, path: Path, pixel_size_angstrom: float | None, threshold: float
 ) -> tuple[RealFigures, IceMap]:
     """Measure a real picture; the pixel size of its header holds where none is given."""
     header = read_header(path)
@@ -141,7 +145,11 @@ def measure_real(
     found = segmenter.read(image, pixel_size_angstrom or header.pixel_size_angstrom)
     ellipses = strong_grains(path)
     masks = [ellipse(e, image.shape, found.ice.shape) for e in ellipses]
-    hits = sum(bool(found.ice[mask].mean() >= HIT_SHARE) for mask in masks if mask.any())
+    marked = found.probability > threshold
+    found_grains, counted_grains = (
+        sum(bool(area[mask].mean() >= HIT_SHARE) for mask in masks if mask.any())
+        for area in (marked, found.ice)
+    )
     figures = RealFigures(
         path.name,
         found.percent,
@@ -150,7 +158,8 @@ def measure_real(
         found.valid_area_percent,
         tuple(str(flag) for flag in found.flags),
         len(ellipses),
-        hits,
+        found_grains,
+        counted_grains,
     )
     return figures, found
 
@@ -200,15 +209,15 @@ def write_report(
 def real_table(real: Sequence[RealFigures]) -> str:
     """Write the figures of real pictures as a Markdown table."""
     lines = [
-        "| picture | ice, % | interval | valid, % | grains hit | flags |",
-        "|---|---|---|---|---|---|",
+        "| picture | ice, % | interval | valid, % | strong grains | found | counted | flags |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for r in real:
         percent = "-" if r.percent is None else f"{r.percent:.2f}"
         interval = "-" if r.low is None or r.high is None else f"{r.low:.1f} to {r.high:.1f}"
-        hits = f"{r.hits} of {r.strong_grains}" if r.strong_grains else "-"
         lines.append(
-            f"| {r.file} | {percent} | {interval} | {r.valid_area_percent:.0f} | {hits} "
+            f"| {r.file} | {percent} | {interval} | {r.valid_area_percent:.0f} "
+            f"| {r.strong_grains} | {r.found_grains} | {r.counted_grains} "
             f"| {', '.join(r.flags) or '-'} |"
         )
     return "\n".join(lines) + "\n"

@@ -103,7 +103,7 @@ class MeanOverTilts:
             return f"{mean_text} lies above {limit} (probability {bad:.0%}): skip this lamella."
         if decision is Decision.KEEP:
             return f"{mean_text} lies below {limit} (probability {1 - bad:.0%}): keep it."
-        return f"{mean_text} is too near {limit} to tell: keep acquiring."
+        return f"{mean_text} is not yet surely above or below {limit}: keep acquiring."
 
 
 def _counts(reading: IceReading) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -111,21 +111,24 @@ class Metrics:
         self.latency.labels(self._scope)
 
     def restore(
-        self, running_session: Iterable[LamellaMessage], newest: Iterable[TiltMessage]
+        self, running_session: Iterable[LamellaMessage], tilt_percents: Mapping[str, float]
     ) -> None:
-        """Show the running session again after a restart, so that no alert resolves falsely."""
+        """Show the running session again after a restart, so that no alert resolves falsely.
+
+        `tilt_percents` is the newest measured percentage of each lamella that has one.
+        """
         for message in running_session:
             self._enter(message.session)
             self._lamella(message)
-        for tilt in newest:
-            self._tilt_ratio(tilt)
+        for lamella, percent in tilt_percents.items():
+            self._tilt(lamella, percent)
 
     def publish(self, outgoing: Outgoing) -> None:
         """Count a committed message and show its numbers."""
         message = outgoing.message
         if isinstance(message, TiltMessage):
             self._enter(message.tilt.session)
-            self._tilt_ratio(message)
+            self._tilt(message.tilt.lamella, message.ice.percent)
             if not outgoing.resent:
                 measured = message.ice.percent is not None
                 self.tilts.labels(self._scope, "measured" if measured else "not_measurable").inc()
@@ -172,10 +175,9 @@ class Metrics:
             self._lamellae[lamella] = None
         return lamella in self._lamellae
 
-    def _tilt_ratio(self, message: TiltMessage) -> None:
-        if message.ice.percent is not None and self._has_series(message.tilt.lamella):
-            ratio = message.ice.percent / 100.0
-            self.tilt_ice.labels(self._scope, message.tilt.lamella).set(ratio)
+    def _tilt(self, lamella: str, percent: float | None) -> None:
+        if percent is not None and self._has_series(lamella):
+            self.tilt_ice.labels(self._scope, lamella).set(percent / 100.0)
 
     def _lamella(self, message: LamellaMessage) -> None:
         if message.session != self._session or not self._has_series(message.lamella):
