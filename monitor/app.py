@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import faulthandler
-import json
 import logging
 import os
 import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from engines.errors import BackendError, BundleError
+from monitor.errors import JournalError
 from monitor.health import Health, judge, notify_systemd
 from monitor.intake import Intake
 from monitor.journal import Committed, Journal
@@ -26,7 +26,7 @@ from monitor.problems import Problems
 from monitor.publisher import Publisher
 from monitor.sessions import LooseSessions
 from monitor.settings import Settings
-from monitor.sinks.metrics import Metrics
+from monitor.sinks.metrics import Metrics, RecalledLamella
 from monitor.sinks.overlays import Overlays
 from monitor.sinks.protocol import Outgoing
 from monitor.sinks.stream import Stream
@@ -58,9 +58,15 @@ class Daemon:
         self._problems = Problems()
         self._pipeline: Pipeline | None = None
         self._backend_name = ""
+        self._newest_seq = 0
         self._journal = Journal(settings.state.directory, settings.microscope)
         self._stream = Stream(settings.publish.zmq_endpoint, self._journal.messages_from)
-        self._metrics = Metrics(settings.microscope, self._version)
+        self._metrics = Metrics(
+            settings.microscope,
+            self._version,
+            self._recall_with_tilts,
+            self._journal.running_session(),
+        )
         self._publisher = self._build_publisher()
         self._source = all_sources(settings.acquisition.directory)
         self._intake = Intake(
@@ -74,27 +80,34 @@ class Daemon:
 
     def _build_publisher(self) -> Publisher:
         settings, journal = self._settings, self._journal
-        running = [
-            message
-            for one in journal.lamella_messages_of_running_session()
-            if isinstance(message := parse(one.topic, one.body), LamellaMessage)
-        ]
-        self._metrics.restore(running, _newest_percents(journal, running))
-        unsure = journal.unsure_whether_sent()
-        publisher = Publisher(
-            self._stream,
-            self._metrics,
-            [
-                VerdictFiles(
-                    settings.verdict_directory, settings.microscope, settings.verdict.mode, running
-                ),
-                Overlays(settings.state.directory / "overlays"),
-            ],
-            self._status_message,
-            sent_before=unsure[0].seq - 1 if unsure else journal.last_seq(),
+        verdict_files = VerdictFiles(
+            settings.verdict_directory,
+            settings.microscope,
+            settings.verdict.mode,
+            self._recall,
+            journal.running_session(),
         )
-        publisher.put([_again(one) for one in unsure])
+        overlays = Overlays(settings.state.directory / "overlays")
+        publisher = Publisher(
+            self._stream, self._metrics, [verdict_files, overlays], self._status_message
+        )
+        publisher.put([_again(one) for one in journal.unsure_whether_sent()])
         return publisher
+
+    def _recall(self, session: str) -> list[LamellaMessage]:
+        """Give the newest message of each lamella of a session."""
+        found = (parse(one.topic, one.body) for one in self._journal.lamella_messages(session))
+        return [message for message in found if isinstance(message, LamellaMessage)]
+
+    def _recall_with_tilts(self, session: str) -> dict[str, RecalledLamella]:
+        """Give what the metrics show of each lamella of a session."""
+        found = {}
+        for message in self._recall(session):
+            readings = self._journal.history(message.lamella, session).readings
+            percents = [one.percent for _, one in readings if one.percent is not None]
+            newest = percents[-1] if percents else None
+            found[message.lamella] = RecalledLamella(message, newest)
+        return found
 
     def run(self) -> int:
         """Work until stopped; returns the exit status."""
@@ -126,7 +139,10 @@ class Daemon:
         self._web.server_close()
         self._stop_metrics()
         self._stream.close()
-        self._journal.close(cleanly=cleanly)
+        try:
+            self._journal.close(cleanly=cleanly)
+        except JournalError as error:
+            logger.error("%s", error)
 
     def _thread(self, name: str, body: Callable[[], None]) -> threading.Thread:
         """A thread whose failure ends the process: half a daemon is worse than none."""
@@ -191,20 +207,21 @@ class Daemon:
             failing_sinks=self._publisher.failing,
         )
 
-    def _status_message(self, last_sent: int) -> StatusMessage:
+    def _status_message(self) -> StatusMessage:
         """Make the heartbeat (called by the publisher every second)."""
+        last_seq = self._last_seq()
         self._journal.mark_alive()
         self._end_if_engine_hangs()
         health, intake = self._health(), self._intake.status()
         return StatusMessage(
-            seq=last_sent,
+            seq=last_seq,
             boot_id=self._boot_id,
             time=utc_now(),
             microscope=self._settings.microscope,
             state=health.state,
             reason=health.reason,
             backend=self._backend_name,
-            last_seq=last_sent,
+            last_seq=last_seq,
             backlog=intake.backlog,
             oldest_unprocessed_s=round(intake.oldest_unprocessed_s, 3),
             replay_endpoint=self._stream.replay_endpoint,
@@ -229,7 +246,7 @@ class Daemon:
             "bundle": self._settings.model.bundle,
             "acquisition_directory": str(self._settings.acquisition.directory),
             "uptime_s": round(time.monotonic() - self._started_s, 1),
-            "last_seq": self._journal.last_seq(),
+            "last_seq": self._last_seq(),
             "backlog": intake.backlog,
             "incomplete": intake.incomplete,
             "watching": intake.watching,
@@ -240,20 +257,23 @@ class Daemon:
             "verdict_directory": str(self._settings.verdict_directory),
             "sinks_failing": self._publisher.failing,
             "problems": [asdict(problem) for problem in self._problems.open()],
-            "lamellae": [
-                json.loads(one.body) for one in self._journal.lamella_messages_of_running_session()
-            ],
+            "lamellae": self._lamellae(),
         }
 
+    def _last_seq(self) -> int:
+        """Give the newest seq; the last one known while the journal cannot be read."""
+        try:
+            self._newest_seq = self._journal.last_seq()
+        except JournalError as error:
+            self._problems.journal_failed(str(error))
+        return self._newest_seq
 
-def _newest_percents(journal: Journal, running: Sequence[LamellaMessage]) -> dict[str, float]:
-    """Give the newest measured percentage of each lamella that has one."""
-    found = {}
-    for message in running:
-        for _, reading in journal.history(message.lamella, message.session).readings:
-            if reading.percent is not None:
-                found[message.lamella] = reading.percent
-    return found
+    def _lamellae(self) -> list[dict[str, Any]]:
+        try:
+            found = self._recall(self._journal.running_session())
+        except JournalError:
+            return []  # the state says why
+        return [message.model_dump(mode="json", by_alias=True) for message in found]
 
 
 def _again(one: Committed) -> Outgoing:

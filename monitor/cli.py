@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -79,6 +80,8 @@ def demo(
 @app.command(epilog="Example: icewatch run --config /etc/icewatch/krios1.toml")
 def run(config: Config) -> int:
     """Watch the acquisition directory and publish readings until stopped."""
+    # Until the daemon takes over, nothing is open yet: a stop is an exit and nothing more.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from monitor.app import run as run_daemon
     from monitor.settings import load
 

@@ -6,6 +6,7 @@ survives a power cut. Nothing is sent that is not committed here first.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sqlite3
@@ -73,20 +74,26 @@ class Journal:
         self._lock = threading.RLock()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                self.path, isolation_level=None, check_same_thread=False, timeout=10.0
-            )
-            self._open(microscope)
+            self._held = _hold_alone(directory)
         except OSError as error:
             raise JournalError(
                 f"state.directory '{directory}' cannot be used ({error.strerror}); make it "
                 "writable for the user that icewatch runs as"
             ) from error
-        except sqlite3.DatabaseError as error:
+        try:
+            self._db = sqlite3.connect(
+                self.path, isolation_level=None, check_same_thread=False, timeout=10.0
+            )
+            self._open(microscope)
+        except sqlite3.Error as error:
+            os.close(self._held)
             raise JournalError(
-                f"journal '{self.path}' cannot be opened ({error}); if another icewatch uses it "
-                "stop that one, else move the file away and start again"
+                f"journal '{self.path}' cannot be opened ({error}); see that the user that "
+                "icewatch runs as may write it, else move it away and start again"
             ) from error
+        except JournalError:
+            os.close(self._held)
+            raise
 
     def _open(self, microscope: str) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -120,6 +127,17 @@ class Journal:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
+
+    def _query(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
+        """Run one statement and give its rows; whatever SQLite says becomes a `JournalError`."""
+        try:
+            with self._lock:
+                return self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"journal '{self.path}' cannot be read or written ({error}); free space or mend "
+                "the disk of state.directory"
+            ) from error
 
     def add(
         self,
@@ -170,59 +188,44 @@ class Journal:
 
     def knows(self, tilt_id: TiltId) -> bool:
         """Say whether this exposure was read before."""
-        query = "SELECT 1 FROM tilts WHERE id = ?"
-        with self._lock:
-            return self._db.execute(query, (encodable(str(tilt_id)),)).fetchone() is not None
+        return bool(self._query("SELECT 1 FROM tilts WHERE id = ?", (encodable(str(tilt_id)),)))
 
     def history(self, lamella: str, session: str) -> LamellaHistory:
         """Give every reading of one lamella, in the order of arrival, and its last verdict."""
         key = (encodable(lamella), encodable(session))
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT tilt, reading FROM tilts WHERE lamella = ? AND session = ? ORDER BY number",
-                key,
-            ).fetchall()
-            verdict = self._db.execute(
-                "SELECT decision FROM verdicts WHERE lamella = ? AND session = ?", key
-            ).fetchone()
+        where = "WHERE lamella = ? AND session = ?"
+        rows = self._query(f"SELECT tilt, reading FROM tilts {where} ORDER BY number", key)
+        verdict = self._query(f"SELECT decision FROM verdicts {where}", key)
         readings = tuple((_tilt(json.loads(t)), _reading(json.loads(r))) for t, r in rows)
         expected = [tilt.tilts_expected for tilt, _ in readings if tilt.tilts_expected]
         return LamellaHistory(
             lamella=lamella,
             readings=readings,
-            previous=Decision(verdict[0]) if verdict else Decision.UNDECIDED,
+            previous=Decision(verdict[0][0]) if verdict else Decision.UNDECIDED,
             tilts_expected=expected[-1] if expected else None,
         )
 
     def last_seq(self) -> int:
         """Give the seq of the newest message, 0 if there is none."""
-        with self._lock:
-            row = self._db.execute("SELECT max(seq) FROM messages").fetchone()
-        return int(row[0] or 0)
+        return int(self._query("SELECT max(seq) FROM messages")[0][0] or 0)
 
     def messages_from(self, seq: int, limit: int) -> list[Committed]:
         """Give at most `limit` messages from `seq` on, oldest first, as they were sent."""
         query = "SELECT seq, topic, body FROM messages WHERE seq >= ? ORDER BY seq LIMIT ?"
-        with self._lock:
-            rows = self._db.execute(query, (seq, limit)).fetchall()
-        return [Committed(*row) for row in rows]
+        return [Committed(*row) for row in self._query(query, (seq, limit))]
 
-    def lamella_messages_of_running_session(self) -> list[Committed]:
-        """Give the newest message of every lamella of the session that was last written to."""
+    def running_session(self) -> str:
+        """Name the session that was last written to ("" before the first tilt)."""
+        rows = self._query("SELECT session FROM tilts ORDER BY number DESC LIMIT 1")
+        return str(rows[0][0]) if rows else ""
+
+    def lamella_messages(self, session: str) -> list[Committed]:
+        """Give the newest message of every lamella of a session."""
         query = """
             SELECT messages.seq, topic, body FROM verdicts JOIN messages USING (seq)
-            WHERE session = (SELECT session FROM tilts ORDER BY number DESC LIMIT 1)
-            ORDER BY messages.seq
+            WHERE session = ? ORDER BY messages.seq
         """
-        with self._lock:
-            return [Committed(*row) for row in self._db.execute(query).fetchall()]
-
-    def newest_tilt(self) -> tuple[Tilt, float] | None:
-        """Give the tilt committed last and when that was (Unix time, s)."""
-        query = "SELECT tilt, committed_at FROM tilts ORDER BY number DESC LIMIT 1"
-        with self._lock:
-            row = self._db.execute(query).fetchone()
-        return (_tilt(json.loads(row[0])), float(row[1])) if row else None
+        return [Committed(*row) for row in self._query(query, (encodable(session),))]
 
     def unsure_whether_sent(self, window_s: float = 10.0) -> list[Committed]:
         """Give what was committed in the last seconds before the last death.
@@ -232,13 +235,11 @@ class Journal:
         """
         if self.get("stopped_cleanly", "yes") == "yes":
             return []
-        with self._lock:
-            newest = self._db.execute("SELECT max(committed_at) FROM messages").fetchone()[0]
-            alive = self._alive.stat().st_mtime if self._alive.exists() else 0.0
-            died = max(float(newest or 0.0), alive)
-            query = "SELECT seq, topic, body FROM messages WHERE committed_at >= ? ORDER BY seq"
-            rows = self._db.execute(query, (died - window_s,)).fetchall()
-        return [Committed(*row) for row in rows]
+        newest = self._query("SELECT max(committed_at) FROM messages")[0][0]
+        alive = self._alive.stat().st_mtime if self._alive.exists() else 0.0
+        died = max(float(newest or 0.0), alive)
+        query = "SELECT seq, topic, body FROM messages WHERE committed_at >= ? ORDER BY seq"
+        return [Committed(*row) for row in self._query(query, (died - window_s,))]
 
     def mark_started(self) -> None:
         """Note that from now on a stop is a death unless `close` says otherwise."""
@@ -255,21 +256,36 @@ class Journal:
 
     def get(self, key: str, default: str) -> str:
         """Give a remembered word, or the default."""
-        with self._lock:
-            row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return str(row[0]) if row else default
+        rows = self._query("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(rows[0][0]) if rows else default
 
     def set(self, key: str, value: str) -> None:
         """Remember a word under a key."""
-        with self._lock:
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self._query("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def close(self, *, cleanly: bool) -> None:
         """Close the journal; `cleanly` says that everything committed was also sent."""
         with self._lock:
-            if cleanly:
-                self.set("stopped_cleanly", "yes")
-            self._db.close()
+            try:
+                if cleanly:
+                    self.set("stopped_cleanly", "yes")
+            finally:
+                self._db.close()
+                os.close(self._held)
+
+
+def _hold_alone(directory: Path) -> int:
+    """Lock the state directory for this process; the kernel lets go of it at any death."""
+    held = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(held)
+        raise JournalError(
+            f"state.directory '{directory}' is in use by another icewatch; stop that one, or name "
+            "another directory"
+        ) from error
+    return held
 
 
 def _tilt(raw: dict[str, Any]) -> Tilt:

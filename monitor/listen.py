@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import zmq
 
-from monitor.errors import MonitorError
+from monitor.errors import ConfigError, MonitorError
 from monitor.messages import Message, StatusMessage, parse
 
 _REPLAY_TIMEOUT_MS = 5000
@@ -30,7 +30,7 @@ def listen(
         try:
             live.connect(endpoint)
         except zmq.ZMQError as error:
-            raise MonitorError(
+            raise ConfigError(
                 f"--endpoint {endpoint}: {error.strerror}; give one like tcp://127.0.0.1:5556"
             ) from error
         yield from _follow(context, live, endpoint, from_seq, heard_within_s)
@@ -50,9 +50,10 @@ def _follow(
         received = _receive(live, deadline)
         message = received[0]
         if isinstance(message, StatusMessage):
+            new_boot = heartbeat is None or heartbeat.boot_id != message.boot_id
             heartbeat, deadline = message, None
             upto = message.last_seq
-            if expected is None or expected > upto + 1:
+            if expected is None or (new_boot and expected > upto + 1):
                 expected = upto + 1  # also where a new journal began to count from 1
         elif heartbeat is None and from_seq is not None:
             continue  # it is in the journal: it comes by replay once a heartbeat names the way

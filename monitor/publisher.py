@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from monitor.errors import SinkError
+from monitor.errors import JournalError, SinkError
 from monitor.messages import StatusMessage
 from monitor.sinks.metrics import Metrics
 from monitor.sinks.protocol import Outgoing, Sink
@@ -34,16 +34,13 @@ class Publisher:
         stream: Stream,
         metrics: Metrics,
         slow_sinks: Sequence[Sink],
-        heartbeat: Callable[[int], StatusMessage],
-        sent_before: int,
+        heartbeat: Callable[[], StatusMessage],
         reconnect_s: float = RECONNECT_S,
     ) -> None:
-        """`heartbeat` gets the seq sent last, at first `sent_before`, and makes the message."""
         self._stream = stream
         self._metrics = metrics
         self._sinks: tuple[Sink, ...] = (stream, metrics, *slow_sinks)
         self._heartbeat = heartbeat
-        self._last_sent = sent_before
         self._reconnect_s = reconnect_s
         self._outbox: deque[Outgoing] = deque()
         self._failing: dict[str, str] = {}
@@ -86,11 +83,9 @@ class Publisher:
         for sink in self._sinks:
             for outgoing in batch:
                 self._guarded(sink, partial(sink.publish, outgoing))
-        if batch:
-            self._last_sent = max(self._last_sent, batch[-1].seq)
 
     def _beat(self) -> None:
-        status = self._heartbeat(self._last_sent)
+        status = self._heartbeat()
         self._guarded(self._stream, partial(self._stream.heartbeat, status))
         self._metrics.heartbeat(status)
         for sink in self._sinks:
@@ -99,7 +94,7 @@ class Publisher:
     def _guarded(self, sink: Sink, call: Callable[[], None]) -> None:
         try:
             call()
-        except SinkError as error:
+        except (SinkError, JournalError) as error:
             self._metrics.count_error(error.stage)
             if sink.name not in self._failing:
                 logger.error("%s", error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
+import stat
 import tomllib
 from pathlib import Path
 from types import UnionType
@@ -38,7 +40,7 @@ class AcquisitionSettings(_Section):
     watch: Literal["auto", "events", "poll"] = "auto"
     poll_interval_s: Annotated[float, Field(gt=0.0, le=600.0)] = 2.0
     layout: Literal["auto", "serialem", "pacetomo", "tomography5", "custom"] = "auto"
-    session_gap_h: Annotated[float, Field(gt=0.0)] = 12.0
+    session_gap_h: Annotated[float, Field(gt=0.0, le=8760.0)] = 12.0
 
 
 class ModelSettings(_Section):
@@ -129,21 +131,28 @@ def load(path: Path) -> Settings:
         settings = Settings.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_sentence(error.errors()[0])}") from error
-    settings = _absolute(settings, path.resolve().parent)
+    settings = _absolute(settings, path)
     _check_directories(settings, path)
     return settings
 
 
-def _absolute(settings: Settings, base: Path) -> Settings:
+def _absolute(settings: Settings, path: Path) -> Settings:
+    def absolute(key: str, directory: Path) -> Path:
+        try:
+            return path.resolve().parent / directory.expanduser()
+        except (OSError, RuntimeError) as error:
+            raise ConfigError(f"{path}: {key}: '{directory}' is no directory: {error}") from error
+
     acquisition = settings.acquisition.model_copy(
-        update={"directory": base / settings.acquisition.directory.expanduser()}
+        update={"directory": absolute("acquisition.directory", settings.acquisition.directory)}
     )
     state = settings.state.model_copy(
-        update={"directory": base / settings.state.directory.expanduser()}
+        update={"directory": absolute("state.directory", settings.state.directory)}
     )
     verdict = settings.verdict
     if verdict.directory is not None:
-        verdict = verdict.model_copy(update={"directory": base / verdict.directory.expanduser()})
+        directory = absolute("verdict.directory", verdict.directory)
+        verdict = verdict.model_copy(update={"directory": directory})
     return settings.model_copy(
         update={"acquisition": acquisition, "state": state, "verdict": verdict}
     )
@@ -151,28 +160,43 @@ def _absolute(settings: Settings, base: Path) -> Settings:
 
 def _check_directories(settings: Settings, path: Path) -> None:
     acquisition = settings.acquisition.directory
-    if acquisition.exists() and not acquisition.is_dir():
-        raise ConfigError(
-            f"{path}: acquisition.directory: '{acquisition}' is a file; name the directory "
-            "that the tilts land in"
-        )
     written = {
         "state.directory": settings.state.directory,
         "verdict.directory": settings.verdict_directory,
     }
-    for key, directory in written.items():
-        if directory.exists() and not directory.is_dir():
+    for key, directory in {"acquisition.directory": acquisition, **written}.items():
+        if _is_other(f"{path}: {key}", directory):
             raise ConfigError(f"{path}: {key}: '{directory}' is a file; name a directory")
-        if _below(directory, acquisition):
+    endpoint = settings.publish.zmq_endpoint
+    if endpoint.startswith("ipc://"):
+        written["publish.zmq_endpoint"] = Path(endpoint.removeprefix("ipc://"))
+    for key, directory in written.items():
+        if directory.resolve().is_relative_to(acquisition.resolve()):  # links followed
             raise ConfigError(
                 f"{path}: {key}: '{directory}' lies below acquisition.directory, where icewatch "
                 "never writes; name a directory elsewhere"
             )
 
 
-def _below(directory: Path, root: Path) -> bool:
-    """Whether writing into a directory would write below the root, links followed."""
-    return directory.resolve().is_relative_to(root.resolve())
+def _is_other(key: str, directory: Path) -> bool:
+    """Whether something is there that is not a directory.
+
+    What is not there or may not be looked at now, a share say, may come; a name that can never
+    be a directory is refused.
+    """
+    try:
+        directory.resolve()
+        return not stat.S_ISDIR(directory.stat().st_mode)
+    except (FileNotFoundError, PermissionError):
+        return False
+    except NotADirectoryError:
+        return True
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise ConfigError(f"{key}: '{directory}' is no directory: {error.strerror}") from error
+        return False
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"{key}: {str(directory)!r} is no directory: {error}") from error
 
 
 def _sentence(error: ErrorDetails) -> str:

@@ -121,9 +121,34 @@ def test_a_kill_loses_nothing_that_was_committed(tmp_path: Path, commits: int) -
 
 def test_the_running_session_is_the_one_written_to_last(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "m")
+    assert journal.running_session() == ""
     for session, series in (("old", "A"), ("new", "B"), ("new", "C")):
         journal.add(tilt(0.0, series, session), reading(1.0), Decision.KEEP, draft)
-    assert [one.seq for one in journal.lamella_messages_of_running_session()] == [4, 6]
+    assert journal.running_session() == "new"
+    assert [one.seq for one in journal.lamella_messages("new")] == [4, 6]
+    assert [one.seq for one in journal.lamella_messages("old")] == [2]
+
+
+def test_a_second_daemon_is_kept_out_until_the_first_is_gone(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "m")
+    with pytest.raises(JournalError, match="in use by another icewatch"):
+        Journal(tmp_path, "m")
+    journal.close(cleanly=True)
+    Journal(tmp_path, "m").close(cleanly=True)
+
+
+def test_a_locked_database_is_a_journal_error(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "m")
+    journal._db.execute("PRAGMA busy_timeout=10")
+    with sqlite3.connect(tmp_path / "journal.sqlite3", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JournalError, match="locked"):
+            journal.set("key", "value")
+        with pytest.raises(JournalError, match="locked"):
+            journal.add(tilt(), reading(1.0), Decision.KEEP, draft)
+        other.execute("ROLLBACK")
+    other.close()
+    journal.add(tilt(), reading(1.0), Decision.KEEP, draft)
 
 
 def test_journals_that_are_not_ours_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from engines.backends.onnx_runtime import OnnxRuntimeSettings
 from engines.bundle import Bundle
 from engines.learning.batches import AugmentSettings, Batch, border, draw_batch, foreign_scale
-from engines.learning.calibration import Calibrated, calibrate, fit, unbiased_threshold
+from engines.learning.calibration import Calibrated, calibrate, fit, best_threshold
 from engines.learning.checkpoint import trained_model
 from engines.learning.dataset import DatasetSettings, main, simulate_dataset
 from engines.learning.evaluate import evaluate_real, evaluate_simulated
@@ -225,9 +225,9 @@ def test_calibration_of_a_run(run: Path, data: Path) -> None:
     assert 0 < calibrated.threshold < 1
 
 
-def test_the_cut_with_the_right_mean_is_chosen() -> None:
+def test_the_cut_that_errs_least_is_chosen() -> None:
     masked = np.array([[9.0, 30.0], [4.0, 16.0], [1.0, 8.0]])
-    assert unbiased_threshold((0.3, 0.5, 0.7), masked, np.array([5.0, 15.5])) == 1
+    assert best_threshold(masked, np.array([5.0, 15.5])) == 1
 
 
 def test_knots_undo_a_bias_and_their_interval_covers() -> None:
@@ -238,7 +238,9 @@ def test_knots_undo_a_bias_and_their_interval_covers() -> None:
     predicted = (1.4 * truth * np.exp(generator.normal(0, 0.2, 2000))).clip(0, 100)
     calibration = fit(predicted[:1000], truth[:1000])
     read = np.array([calibration(float(p)) for p in predicted[1000:]])
-    assert abs((read[:, 0] - truth[1000:]).mean()) < 0.25
+    assert abs((read[:, 0] - truth[1000:]).mean()) < 0.4
+    before = np.abs(predicted[1000:] - truth[1000:]).mean()
+    assert np.abs(read[:, 0] - truth[1000:]).mean() < 0.75 * before
     inside = (read[:, 1] <= truth[1000:]) & (truth[1000:] <= read[:, 2])
     assert 0.86 < inside.mean() <= 1.0
     assert calibration(0.0)[0] == 0.0

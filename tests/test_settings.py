@@ -6,6 +6,7 @@ import pytest
 
 from monitor.errors import ConfigError
 from monitor.settings import load
+from tests.privileges import as_nobody
 
 
 def write(folder: Path, text: str) -> Path:
@@ -93,6 +94,33 @@ def test_nothing_may_be_written_below_the_acquisition_directory(
     other = "[state]\ndirectory = 'state'\n" if key == "verdict" else ""
     text = f"[acquisition]\ndirectory = 'data'\n{other}[{key}]\ndirectory = '{where}'\n"
     assert "never writes" in complaint(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "loop/x", "x" * 300, "nul\\u0000", "file/below"])
+@pytest.mark.parametrize("key", ["acquisition", "state", "verdict"])
+def test_names_that_can_be_no_directory(tmp_path: Path, key: str, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    sections = {"acquisition": "data", "state": "state", "verdict": "verdicts", key: name}
+    text = "".join(f'[{key}]\ndirectory = "{value}"\n' for key, value in sections.items())
+    assert complaint(write(tmp_path, text)).startswith(f"{key}.directory: ")
+
+
+def test_a_share_that_may_not_be_looked_at_is_waited_for(nobodys_path: Path) -> None:
+    (nobodys_path / "share" / "data").mkdir(parents=True)
+    (nobodys_path / "share").chmod(0)
+    text = "[acquisition]\ndirectory = 'share/data'\n[state]\ndirectory = 'state'\n"
+    path = write(nobodys_path, text)
+    try:
+        found = as_nobody(lambda: load(path).acquisition.directory)
+    finally:
+        (nobodys_path / "share").chmod(0o755)
+    assert found == nobodys_path / "share" / "data"
+
+
+def test_a_socket_file_is_not_put_below_the_acquisition_directory(tmp_path: Path) -> None:
+    more = f"[publish]\nzmq_endpoint = 'ipc://{tmp_path}/data/socket'\n"
+    assert "publish.zmq_endpoint" in complaint(minimal(tmp_path, more))
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:

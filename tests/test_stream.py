@@ -25,7 +25,7 @@ from monitor.messages import (
 )
 from monitor.model import Decision, Reason, Verdict
 from monitor.publisher import Publisher
-from monitor.sinks.metrics import Metrics
+from monitor.sinks.metrics import Metrics, RecalledLamella
 from monitor.sinks.protocol import Outgoing
 from monitor.sinks.stream import Stream
 from monitor.sinks.verdict_files import VerdictFiles
@@ -40,31 +40,33 @@ class Bench:
         self.journal = Journal(folder / "state", "m")
         self.journal.mark_started()
         self.stream = Stream(endpoint, self.journal.messages_from)
-        self.metrics = Metrics("m", "0")
-        self.verdicts = VerdictFiles(folder / "verdicts", "m", mode, [])  # type: ignore[arg-type]
-        unsure = self.journal.unsure_whether_sent()
+        self.metrics = Metrics("m", "0", self.recall_with_tilts)
+        self.verdicts = VerdictFiles(folder / "verdicts", "m", mode, self.recall, "")  # type: ignore[arg-type]
         self.publisher = Publisher(
-            self.stream,
-            self.metrics,
-            [self.verdicts],
-            self.status,
-            sent_before=unsure[0].seq - 1 if unsure else self.journal.last_seq(),
-            reconnect_s=0.0,
+            self.stream, self.metrics, [self.verdicts], self.status, reconnect_s=0.0
         )
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.publisher.run, args=(self.stop,))
         self.thread.start()
 
-    def status(self, last_sent: int) -> StatusMessage:
+    def recall(self, session: str) -> list[LamellaMessage]:
+        found = (parse(one.topic, one.body) for one in self.journal.lamella_messages(session))
+        return [message for message in found if isinstance(message, LamellaMessage)]
+
+    def recall_with_tilts(self, session: str) -> dict[str, RecalledLamella]:
+        return {one.lamella: RecalledLamella(one, None) for one in self.recall(session)}
+
+    def status(self) -> StatusMessage:
+        last_seq = self.journal.last_seq()
         return StatusMessage(
-            seq=last_sent,
+            seq=last_seq,
             boot_id="b",
             time=utc_now(),
             microscope="m",
             state="ready",
             reason="",
             backend="test",
-            last_seq=last_sent,
+            last_seq=last_seq,
             backlog=0,
             oldest_unprocessed_s=0.0,
             replay_endpoint=self.stream.replay_endpoint,
@@ -247,10 +249,54 @@ def test_the_skip_file_lists_only_what_may_be_skipped(
     assert [one["verdict"] for one in verdicts["lamellae"]] == ["keep", "skip", "undecided", "skip"]
 
 
+def test_sessions_that_come_in_turns_lose_no_verdict(tmp_path: Path, endpoint: str) -> None:
+    with running(tmp_path, endpoint) as bench:
+        bench.add(0.0, Decision.SKIP, series="L1", session="gridA")
+        bench.add(0.0, Decision.KEEP, series="L1", session="gridB")
+        bench.add(0.0, Decision.KEEP, series="L2", session="gridA")
+        committed_only(endpoint, 0, 6)
+        held = {
+            (sample.labels["lamella"], sample.labels["verdict"])
+            for family in bench.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == "icewatch_lamella_verdict" and sample.value
+        }
+    assert skip_file(tmp_path)[1:] == ["gridA/L1"]
+    assert held == {("gridA/L1", "skip"), ("gridA/L2", "keep")}
+
+
+class StaleHeartbeats(Bench):
+    """Tells an old seq now and then, as a heartbeat that waited in a buffer does."""
+
+    def status(self) -> StatusMessage:
+        found = super().status()
+        return found.model_copy(update={"seq": 1, "last_seq": 1}) if found.seq > 2 else found
+
+
+def test_an_old_heartbeat_makes_nothing_come_twice(tmp_path: Path, endpoint: str) -> None:
+    bench = StaleHeartbeats(tmp_path, endpoint)
+    try:
+        bench.add(0.0)
+        seqs: list[int] = []
+        for message, _ in listen(endpoint, 0, heard_within_s=10.0):
+            if isinstance(message, StatusMessage):
+                if len(seqs) == 2:
+                    bench.add(3.0)
+                elif len(seqs) == 4 and message.last_seq == 1:
+                    bench.add(-3.0)
+                elif len(seqs) == 6:
+                    break
+            else:
+                seqs.append(message.seq)
+        assert seqs == [1, 2, 3, 4, 5, 6]
+    finally:
+        bench.close()
+
+
 def test_the_counter_goes_on_over_restarts(tmp_path: Path) -> None:
     counters = []
     for _ in range(3):
-        files = VerdictFiles(tmp_path / "verdicts", "m", "act", [])
+        files = VerdictFiles(tmp_path / "verdicts", "m", "act", lambda session: [], "")
         files.beat()
         counters.append(int(skip_file(tmp_path)[0].split()[-1]))
     assert counters == sorted(set(counters))
@@ -286,8 +332,8 @@ def test_restored_metrics_show_the_session_before_any_new_tilt(tmp_path: Path) -
         ).body(),
     )
     assert isinstance(message, LamellaMessage)
-    metrics = Metrics("m", "0")
-    metrics.restore([message], {"s1/L1": 12.0})
+    known = {"s1/L1": RecalledLamella(message, 12.0)}
+    metrics = Metrics("m", "0", lambda session: known if session == "s1" else {}, "s1")
     labels = {"microscope": "m", "lamella": "s1/L1", "verdict": "skip"}
     assert metrics.registry.get_sample_value("icewatch_lamella_verdict", labels) == 1.0
     del labels["verdict"]

@@ -51,24 +51,24 @@ class Calibrated:
         return cls(content["threshold"], Calibration.model_validate(content["calibration"]))
 
 
-def unbiased_threshold(
-    thresholds: Sequence[float], masked: NDArray[float64], truth: NDArray[float64]
-) -> int:
-    """Choose the cut whose mean masked percentage is nearest to the true mean: its index.
+def best_threshold(masked: NDArray[float64], truth: NDArray[float64]) -> int:
+    """Choose the cut whose masked percentages err least on average: its index.
 
-    `masked` is (thresholds, pictures), `truth` (pictures,), both 0 to 100.
+    `masked` is (thresholds, pictures), `truth` (pictures,), both 0 to 100. The cut with the right
+    mean, tried first, makes good for ice that is not seen with ice that is not there.
     """
-    return int(np.abs(masked.mean(axis=1) - truth.mean()).argmin())
+    return int(np.abs(masked - truth).mean(axis=1).argmin())
 
 
 def fit(predicted: NDArray[float64], truth: NDArray[float64], bins: int = BINS) -> Calibration:
     """Fit monotone knots over bins of the predicted percentage, with a conformal interval.
 
-    In each bin: the mean truth, and the quantiles that leave (1 - 90 %) / 2 out at either end,
+    In each bin: the median truth, and the quantiles that leave (1 - 90 %) / 2 out at either end,
     with the finite-sample correction of split-conformal prediction. Nothing predicted means
-    0 %; its upper end is what such pictures hold.
+    0 %; its upper end is what such pictures hold. (Means in place of medians err more: they
+    raise every small reading by what few pictures hide.)
     """
-    rows = [_knot(0.0, truth[predicted < SOME_PERCENT], mean=0.0)]
+    rows = [_knot(0.0, truth[predicted < SOME_PERCENT], middle=0.0)]
     some = np.flatnonzero(predicted >= SOME_PERCENT)
     some = some[np.argsort(predicted[some])]
     for part in np.array_split(some, max(1, min(bins, len(some) // MIN_IN_BIN))):
@@ -87,7 +87,7 @@ def fit(predicted: NDArray[float64], truth: NDArray[float64], bins: int = BINS) 
 
 
 def _knot(
-    at: float, truth: NDArray[float64], mean: float | None = None
+    at: float, truth: NDArray[float64], middle: float | None = None
 ) -> tuple[float, float, float, float]:
     """One knot: predicted, percent, low, high."""
     if len(truth) == 0:
@@ -95,7 +95,7 @@ def _knot(
     out = (1.0 - COVERAGE) / 2.0
     level = min(1.0, (1.0 - out) * (len(truth) + 1) / len(truth))
     low, high = np.quantile(truth, [1.0 - level, level])
-    return at, float(truth.mean()) if mean is None else mean, float(low), float(high)
+    return at, float(np.median(truth)) if middle is None else middle, float(low), float(high)
 
 
 def _last(rows: list[tuple[float, float, float, float]]) -> tuple[float, float, float, float]:
@@ -116,7 +116,7 @@ def calibrate(run: Path, data: Sequence[Path], seed: int, limit: int) -> Calibra
                 masked.append([measured.masked_percent(cut) for cut in THRESHOLDS])
                 truth.append(measured.true_percent)
     table, true = np.array(masked, float64).T, np.array(truth, float64)
-    best = unbiased_threshold(THRESHOLDS, table, true)
+    best = best_threshold(table, true)
     return Calibrated(THRESHOLDS[best], fit(table[best], true))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -26,22 +27,43 @@ _STAGE_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 5.
 _STATES = ("starting", "ready", "degraded", "stalled")
 
 
+@dataclass(frozen=True, slots=True)
+class RecalledLamella:
+    """What the journal knows of a lamella."""
+
+    message: LamellaMessage
+    newest_tilt_percent: float | None
+    """Of the newest tilt that could be measured."""
+
+
 class Metrics:
     """The sink that Prometheus scrapes; the label `microscope` is on every metric of ours."""
 
     name = "metrics"
 
-    def __init__(self, microscope: str, version: str) -> None:
-        """Declare all metrics; nothing is exposed for a lamella before its first reading."""
+    def __init__(
+        self,
+        microscope: str,
+        version: str,
+        recall: Callable[[str], Mapping[str, RecalledLamella]] = lambda session: {},
+        session: str = "",
+    ) -> None:
+        """Declare all metrics; nothing is exposed for a lamella before its first reading.
+
+        `recall` gives what is known of a session, which is shown again after a restart or when
+        tilts of several sessions come in turns, so that no alert resolves falsely.
+        """
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self._scope = microscope
         self._version = version
+        self._recall = recall
         self._lamellae: dict[str, None] = {}
         self._session = ""
         self._declare_ice()
         self._declare_health()
+        self._enter(session)
 
     def _declare_ice(self) -> None:
         lamella = ("microscope", "lamella")
@@ -110,19 +132,6 @@ class Metrics:
         self.build.labels(self._scope, self._version, bundle, bundle_version, backend).set(1)
         self.latency.labels(self._scope)
 
-    def restore(
-        self, running_session: Iterable[LamellaMessage], tilt_percents: Mapping[str, float]
-    ) -> None:
-        """Show the running session again after a restart, so that no alert resolves falsely.
-
-        `tilt_percents` is the newest measured percentage of each lamella that has one.
-        """
-        for message in running_session:
-            self._enter(message.session)
-            self._lamella(message)
-        for lamella, percent in tilt_percents.items():
-            self._tilt(lamella, percent)
-
     def publish(self, outgoing: Outgoing) -> None:
         """Count a committed message and show its numbers."""
         message = outgoing.message
@@ -169,6 +178,9 @@ class Metrics:
         self._lamellae.clear()
         for metric in (self.tilt_ice, self.lamella_ice, self.verdict):
             metric.clear()
+        for lamella, known in self._recall(session).items():
+            self._lamella(known.message)
+            self._tilt(lamella, known.newest_tilt_percent)
 
     def _has_series(self, lamella: str) -> bool:
         if lamella not in self._lamellae and len(self._lamellae) < MAX_LAMELLAE:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
 
 from engines.icemap import IceMap
-from monitor.messages import Message
+from monitor.messages import LamellaMessage, Message
+
+Recall = Callable[[str], list[LamellaMessage]]
+"""Gives the newest message of each lamella of a session, from the journal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import zmq
 
-from monitor.errors import MonitorError, SinkError
+from monitor.errors import JournalError, MonitorError, SinkError
 from monitor.journal import Committed
 from monitor.messages import StatusMessage
 from monitor.sinks.protocol import Outgoing
@@ -42,6 +42,7 @@ class Stream:
         self._replay.setsockopt(zmq.MAXMSGSIZE, _REQUEST_MAX_BYTES)
         for socket in (self._live, self._replay):
             socket.setsockopt(zmq.LINGER, _LINGER_MS)
+            socket.setsockopt(zmq.IPV6, "[" in endpoint)
         try:
             self._live.bind(endpoint)
             self._replay.bind(f"tcp://{_host(endpoint)}:*")
@@ -77,7 +78,10 @@ class Stream:
             from_seq = int(json.loads(request)["from_seq"])
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return  # not one of ours; no answer
-        found = self._messages_from(max(0, min(from_seq, 2**62)), REPLAY_BATCH)
+        try:
+            found = self._messages_from(max(0, min(from_seq, 2**62)), REPLAY_BATCH)
+        except JournalError:
+            return  # the state says why; the client asks again
         reply = [part for one in found for part in (one.topic.encode(), one.body)] or [b""]
         envelope = frames[:-1] if len(frames) > 1 else [client]
         with contextlib.suppress(zmq.Again):  # a client that does not read asks again

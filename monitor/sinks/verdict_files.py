@@ -12,7 +12,7 @@ from typing import Literal
 from monitor.errors import SinkError
 from monitor.messages import LamellaMessage, TiltMessage, utc_now
 from monitor.model import Decision
-from monitor.sinks.protocol import Outgoing
+from monitor.sinks.protocol import Outgoing, Recall
 
 _COUNTER_EVERY_S = 5.0
 """A reader gives up on a counter that stood still for 30 s; the promise is 10 s."""
@@ -29,14 +29,16 @@ class VerdictFiles:
         directory: Path,
         microscope: str,
         mode: Literal["advise", "confirm", "act"],
-        running_session: list[LamellaMessage],
+        recall: Recall,
+        session: str,
     ) -> None:
-        """Start from the newest message of each lamella of the running session."""
+        """Start from what is known of the session that runs."""
         self._directory = directory
         self._microscope = microscope
         self._mode = mode
-        self._lamellae = {message.lamella: message for message in running_session}
-        self._session = running_session[-1].session if running_session else ""
+        self._recall = recall
+        self._session = session
+        self._lamellae = {message.lamella: message for message in recall(session)}
         self._counter = self._counter_on_disk()
         self._counter_due_s = 0.0
 
@@ -45,7 +47,7 @@ class VerdictFiles:
         message = outgoing.message
         if isinstance(message, TiltMessage) and message.tilt.session != self._session:
             self._session = message.tilt.session
-            self._lamellae.clear()
+            self._lamellae = {one.lamella: one for one in self._recall(self._session)}
         if isinstance(message, LamellaMessage) and message.session == self._session:
             self._lamellae[message.lamella] = message
             self._write()

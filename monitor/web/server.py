@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -59,11 +60,16 @@ class _Server(ThreadingHTTPServer):
         """Stay silent when a client goes away in the middle."""
 
 
+class _ServerIPv6(_Server):
+    address_family = socket.AF_INET6
+
+
 def serve_status(address: str, status: Status) -> ThreadingHTTPServer:
     """Serve the status in a thread; raises `MonitorError` where the address is taken."""
     host, port = _split(address)
+    kind = _ServerIPv6 if ":" in host else _Server
     try:
-        server = _Server((host, port), _Handler)
+        server = kind((host, port), _Handler)
     except OSError as error:
         raise MonitorError(_taken("publish.web_address", address, error)) from error
     server.status = status
