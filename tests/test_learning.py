@@ -15,7 +15,7 @@ import torch
 from engines.backends.onnx_runtime import OnnxRuntimeSettings
 from engines.bundle import Bundle
 from engines.learning.batches import AugmentSettings, Batch, border, draw_batch, foreign_scale
-from engines.learning.calibration import Calibrated, calibrate, fit, best_threshold
+from engines.learning.calibration import Calibrated, best_threshold, calibrate, fit
 from engines.learning.checkpoint import trained_model
 from engines.learning.dataset import DatasetSettings, main, simulate_dataset
 from engines.learning.evaluate import evaluate_real, evaluate_simulated

@@ -19,7 +19,7 @@ THRESHOLDS = ("0.06", "0.10", "0.15")
 """Contrast thresholds of the labels, in the order of the packed bits."""
 PHASE_SHIFT = 3
 VALID_BIT = 1 << 5
-FAINTEST_FLOAT16 = 65504.0
+LARGEST_FLOAT16 = 65504.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def write_series(path: Path, series: SimulatedSeries, seed: int, family: str) ->
     arrays: dict[str, Any] = {}
     about = []
     for index, tilt in enumerate(series.tilts):
-        arrays[f"expected_{index}"] = tilt.expected.clip(0, FAINTEST_FLOAT16).astype(np.float16)
+        arrays[f"expected_{index}"] = tilt.expected.clip(0, LARGEST_FLOAT16).astype(np.float16)
         arrays[f"packed_{index}"] = pack(tilt)
         arrays[f"distract_{index}"] = tilt.distract.astype(uint16)
         about.append(
