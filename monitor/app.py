@@ -74,6 +74,7 @@ class Daemon:
             self._source,
             poll_interval_s=settings.acquisition.poll_interval_s,
             watch=settings.acquisition.watch,
+            on_gone=self._problems.solved,
         )
         self._stop_metrics = serve_metrics(settings.publish.metrics_address, self._metrics.registry)
         self._web = serve_status(settings.publish.web_address, self.status)

@@ -135,11 +135,19 @@ class FolderTree:
                 image = self._claims(relative)
                 if image is not None:
                     walk.seen.append(Seen(image, relative, _file_stat(found)))
+                    self._remember(relative, image)
         except (OSError, Stalled):
             return walk.seen
         finally:
             self.asked_s = None
         return walk.seen
+
+    def _remember(self, relative: str, image: str) -> None:
+        """Have the next scan miss a file that goes away before it."""
+        parent, slash, name = relative.rpartition("/")
+        folder = self._folders.get(parent + slash)
+        if folder is not None:
+            folder.images[name] = image
 
     def _check_root(self, walk: Walk) -> None:
         root = self._root

@@ -70,14 +70,20 @@ class Intake:
         poll_interval_s: float = 2.0,
         watch: Literal["auto", "events", "poll"] = "auto",
         clock: Callable[[], float] = time.monotonic,
+        on_gone: Callable[[str], None] = lambda relative: None,
     ) -> None:
-        """Take the directory, and the source that says which files matter and reads them."""
+        """Take the directory, and the source that says which files matter and reads them.
+
+        `on_gone` is called with the relative path of each image that is no longer there, by the
+        thread that finds that out (this one, or the worker).
+        """
         self._directory = directory
         self._source = source
         self._queue = LandedQueue(directory, clock)
         self._poll_interval_s = poll_interval_s
         self._watch = watch
         self._clock = clock
+        self._on_gone = on_gone
         self._tree = FolderTree(directory, source.claims, clock)
         self._hints: dict[str, None] = {}
         self._woken = threading.Condition()
@@ -118,11 +124,13 @@ class Intake:
 
     def done(self, landed: Landed) -> None:
         """Say that a file was dealt with: it comes again only when it changes."""
-        self._queue.done(landed.relative)
+        if not self._queue.done(landed.relative):
+            self._on_gone(landed.relative)
 
     def retry(self, landed: Landed) -> None:
         """Say that a file is not complete yet: it comes again when it changed or was scanned."""
-        self._queue.retry(landed.relative)
+        if not self._queue.retry(landed.relative):
+            self._on_gone(landed.relative)
 
     def status(self) -> IntakeStatus:
         """Tell how things are; safe to call from any thread, also while the share hangs."""
@@ -156,6 +164,8 @@ class Intake:
             self._watch_directory()
             for image, member in walk.gone:
                 self._queue.gone(image, member)
+                if member == image:
+                    self._on_gone(image)
             self._saw(sorted(walk.seen, key=lambda seen: (seen.stat.mtime_ns, seen.member)))
             self._look(() if sweep else self._queue.lively(), started_s)
             self._last_scan_s = self._clock()

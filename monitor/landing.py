@@ -75,25 +75,32 @@ class LandedQueue:
                 changed_s=file.changed_s,
             )
 
-    def done(self, relative: str) -> None:
-        """Say that a file was dealt with as it was when it was taken."""
-        self._give_back(relative, _State.QUIET)
+    def done(self, relative: str) -> bool:
+        """Say that a file was dealt with as it was when taken; False if it is gone by now."""
+        return self._give_back(relative, _State.QUIET)
 
-    def retry(self, relative: str) -> None:
-        """Say that a file is not complete: it comes again when it changed or was scanned."""
-        self._give_back(relative, _State.INCOMPLETE)
+    def retry(self, relative: str) -> bool:
+        """Say that a file is not complete: it comes again when it changed or was scanned.
 
-    def _give_back(self, relative: str, state: _State) -> None:
+        False if it is gone by now.
+        """
+        return self._give_back(relative, _State.INCOMPLETE)
+
+    def _give_back(self, relative: str, state: _State) -> bool:
         with self._condition:
             file = self._files.get(relative)
-            if file is None or file.state not in (_State.WORKING, _State.CHANGED):
-                return
+            if file is None:
+                return False
+            is_there = relative in file.members
+            if file.state not in (_State.WORKING, _State.CHANGED):
+                return is_there
             changed = file.state is _State.CHANGED
-            file.state = state
+            file.state = state if is_there else _State.QUIET
             if changed:
                 self._offer(relative, file)
             elif not file.members:
                 del self._files[relative]
+            return is_there
 
     def saw(self, relative: str, member: str, stat: FileStat) -> None:
         """Note what a look found: `member` belongs to the image `relative` (or is that image)."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from engines.errors import BackendError, EngineError
+from engines.errors import BackendError, EngineError, PixelsError
 from engines.icemap import IceMap
 from monitor.errors import JournalError, MonitorError, NotReady, Unreadable
 from monitor.journal import Draft, Journal
@@ -98,10 +98,11 @@ class Pipeline:
         number.
         """
         try:
+            all_read = True
             for tilt in self._source.new_tilts(landed, self._journal.knows):
                 if self._stop.is_set():
                     return False
-                self._read(self._sessions.place(tilt), landed)
+                all_read &= self._read(self._sessions.place(tilt), landed)
         except NotReady as error:
             if self._problems.waiting(landed, error):
                 self._metrics.count_refused(error.reason)
@@ -120,26 +121,29 @@ class Pipeline:
             logger.exception("unexpected error at %r", landed.relative)
             self._refuse(landed, f"{type(error).__name__}: {error}", "unexpected")
         else:
-            self._problems.solved(landed.relative)
+            if all_read:
+                self._problems.solved(landed.relative)
         return True
 
     def _refuse(self, landed: Landed, sentence: str, reason: str) -> None:
         if self._problems.refused(landed, sentence):
             self._metrics.count_refused(reason)
 
-    def _read(self, tilt: Tilt, landed: Landed) -> None:
+    def _read(self, tilt: Tilt, landed: Landed) -> bool:
+        """Read, judge and commit one tilt; False where its pixels could not be had."""
         icemap: IceMap | None = None
         try:
             with self._timed("read"):
                 image = self._source.pixels(tilt)
             with self._timed("infer"), self._engine_call():
                 icemap = self._segmenter.read(image, tilt.pixel_size_angstrom)
-        except Unreadable as error:
+        except (Unreadable, PixelsError) as error:
             # The exposure is complete but its pixels cannot be had: that is published, as null.
             self._refuse(landed, str(error), error.reason)
         reading = self._reading(icemap, tilt)
         with self._timed("decide"):
             self._commit(tilt, reading, icemap, landed)
+        return icemap is not None
 
     def _reading(self, icemap: IceMap | None, tilt: Tilt) -> IceReading:
         model = (

@@ -28,7 +28,7 @@ class Problem:
 
 
 class Problems:
-    """Collects problems from the worker; read by the heartbeat and by `status`."""
+    """Collects problems from the worker; the intake, the heartbeat and `status` share them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,18 +56,19 @@ class Problems:
 
     def waiting(self, landed: Landed, error: NotReady) -> bool:
         """Note a file that is not complete yet; True once it has been so for too long."""
-        stat, since_s = self._waiting.get(landed.relative, (None, 0.0))
-        if stat != landed.stat:
-            self._waiting[landed.relative] = (landed.stat, time.monotonic())
-            return False
+        with self._lock:
+            stat, since_s = self._waiting.get(landed.relative, (None, 0.0))
+            if stat != landed.stat:
+                self._waiting[landed.relative] = (landed.stat, time.monotonic())
+                return False
         if time.monotonic() - since_s < INCOMPLETE_AFTER_S:
             return False
         return self.refused(landed, str(error), "incomplete")
 
     def solved(self, relative: str) -> None:
-        """Forget a file that could be read after all."""
-        self._waiting.pop(relative, None)
+        """Forget a file that could be read after all, or is no longer there (any thread)."""
         with self._lock:
+            self._waiting.pop(relative, None)
             self._open.pop(relative, None)
 
     def journal_failed(self, sentence: str) -> None:

@@ -174,16 +174,21 @@ def test_bad_files_are_named_and_good_ones_go_on(daemon: Daemon, subscriber: Sub
     microscope.add("session/cut", 0.0, picture(0.0))
     os.truncate(bad / "cut.mrc", 3000)
     (bad / "nonsense.mrc").write_bytes(b"nonsense" * 500)
+    microscope.add("session/packed", 0.0, picture(0.0))
+    with (bad / "packed.mrc").open("r+b") as stack:
+        stack.seek(12)
+        stack.write((101).to_bytes(4, "little"))  # four bits a pixel: not decoded
     microscope.add("session/cutmdoc", 0.0, picture(0.0))
     mdoc = bad / "cutmdoc.mrc.mdoc"
     text = mdoc.read_text()
     mdoc.write_text(text[: text.index("DateTime") + 12])
     daemon.start().wait_for_state("ready")
     microscope.add("session/good", 0.0, picture(10.0))
-    subscriber.wait_for("tilt", 3)
+    subscriber.wait_for("tilt", 4)
     by_series = {one["tilt"]["series"]: one for one in subscriber.messages("tilt")}
-    assert set(by_series) == {"zeros", "nan", "good"}
-    for name in ("zeros", "nan"):
+    assert set(by_series) == {"zeros", "nan", "packed", "good"}
+    assert by_series["packed"]["quality"]["flags"] == ["decoding_failed"]
+    for name in ("zeros", "nan", "packed"):
         ice, quality = by_series[name]["ice"], by_series[name]["quality"]
         assert (ice["percent"], ice["percent_low"], ice["percent_high"]) == (None, None, None)
         assert quality["flags"]
@@ -192,17 +197,16 @@ def test_bad_files_are_named_and_good_ones_go_on(daemon: Daemon, subscriber: Sub
     ratios = samples(daemon, "icewatch_tilt_ice_ratio")
     assert set(ratios) == {("session/good",)}
     problems = wait_until(
-        lambda: found if len(found := daemon.status()["problems"]) == 3 else None,
+        lambda: found if len(found := daemon.status()["problems"]) == 4 else None,
         "the bad files to be named",
         25.0,
     )
-    assert {Path(one["path"]).name for one in problems} == {
-        "cut.mrc",
-        "nonsense.mrc",
-        "cutmdoc.mrc",
-    }
+    named = {Path(one["path"]).name for one in problems}
+    assert named == {"cut.mrc", "nonsense.mrc", "cutmdoc.mrc", "packed.mrc"}
     refused = samples(daemon, "icewatch_files_refused_total")
-    assert sum(refused.values()) == 3.0
+    assert sum(refused.values()) == 4.0
+    (bad / "nonsense.mrc").unlink()
+    wait_until(lambda: len(daemon.status()["problems"]) == 3, "a file that went to be forgotten")
     status, log = daemon.signal(signal.SIGTERM)
     assert status == 0
     for name in ("cut.mrc", "nonsense.mrc", "cutmdoc.mrc"):

@@ -192,6 +192,9 @@ def test_order_case_spacing_commas_and_noise_do_not_matter(seed: int, settled: b
         ("SerialEM: x", "06-Jun-23  24:51:49", None),
         ("SerialEM: x", "06-Foo-23  23:51:49", None),
         ("SerialEM: x", "yesterday", None),
+        ("SerialEM: x", "01-Jan-0001  00:00:00", None),
+        ("SerialEM: x", "01-Jan-1970  00:00:00", None),
+        ("SerialEM: x", "31-Dec-9999  23:59:59", None),
         ("", "06-Jun-23  23:51:49", "2023-06-06T23:51:49"),
     ],
 )

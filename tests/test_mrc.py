@@ -114,9 +114,9 @@ def test_a_header_without_an_image_is_not_there_yet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"mode": 3}, "mode"),
-        ({"mode": 101}, "mode"),
-        ({"mode": 7}, "header"),
+        ({"mode": 7, "nz": 2**30}, "header"),
+        ({"mode": -7}, "header"),
+        ({"mode": 2**20}, "header"),
         ({"nx": -6}, "header"),
         ({"nz": -1}, "header"),
         ({"nx": 65_536, "ny": 65_536}, "header"),
@@ -130,6 +130,37 @@ def test_nonsense_is_refused_with_a_reason(
 ) -> None:
     path = write_file(tmp_path / "a.mrc", header_bytes(**fields), np.zeros(48, "i2"))  # type: ignore[arg-type]
     assert reason_of(lambda: read_header(path)) == reason
+
+
+@pytest.mark.parametrize(
+    ("mode", "section_bytes"), [(3, 7 * 4 * 4), (4, 7 * 4 * 8), (16, 7 * 4 * 3), (101, 4 * 4)]
+)
+@pytest.mark.parametrize("order", "<>")
+def test_completeness_is_known_of_modes_that_cannot_be_read(
+    tmp_path: Path, mode: int, section_bytes: int, order: str
+) -> None:
+    raw = header_bytes(order, nx=7, mode=mode)
+    path = write_file(tmp_path / "a.mrc", raw, np.zeros(2 * section_bytes, "u1"))
+    header = read_header(path)
+    assert (header.dtype, header.section_bytes) == (None, section_bytes)
+    assert header.is_whole and header.sections_on_disk == 2
+    assert reason_of(lambda: read_section(path, 0)) == "mode"
+    os.truncate(path, path.stat().st_size - 1)
+    assert not read_header(path).is_whole and read_header(path).sections_on_disk == 1
+
+
+def test_a_mode_nobody_knows_is_taken_at_its_word_only_with_the_mark_of_the_format(
+    tmp_path: Path,
+) -> None:
+    raw = header_bytes(mode=7)
+    header = read_header(write_file(tmp_path / "a.mrc", raw, np.zeros(48, "u1")))
+    assert (header.mode, header.sections_on_disk, header.is_whole) == (7, 2, True)
+    assert reason_of(lambda: read_section(tmp_path / "a.mrc", 0)) == "mode"
+    empty = read_header(write_file(tmp_path / "empty.mrc", raw))
+    assert (empty.sections_on_disk, empty.is_whole) == (0, False)
+    raw[208:212] = b"\0\0\0\0"
+    unmarked = write_file(tmp_path / "b.mrc", raw, np.zeros(48, "u1"))
+    assert reason_of(lambda: read_header(unmarked)) == "header"
 
 
 def test_a_sparse_terabyte_allocates_nothing(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from monitor.sources.naming import (
@@ -149,3 +149,31 @@ def test_loose_sessions_end_with_a_long_pause() -> None:
     first, second, third = "2026-01-01_10.00.00", "2026-01-02_15.00.00", "2025-12-31_14.00.00"
     assert names == [first, first, first, second, second, second, second, first, third]
     assert known[first].first_at == start - timedelta(hours=3)
+
+
+@given(st.datetimes(), st.datetimes(), st.sampled_from([0.0, 12.0, 2e7, 1e300, float("inf")]))
+@example(datetime.min, datetime.max, 12.0)
+@example(datetime.max, datetime.min, 1e300)
+def test_no_date_and_no_pause_is_too_large_for_loose_sessions(
+    first: datetime, second: datetime, gap_h: float
+) -> None:
+    known = loose_session([], first, gap_h)
+    found = loose_session([known], second, gap_h)
+    near = abs((second - first).total_seconds()) <= gap_h * 3600
+    assert (found.first_at <= first <= found.last_at) == near
+    assert found.first_at <= second <= found.last_at
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Position_1_001_3.0_00010101_000000_fractions.mrc",
+        "Position_1_001_3.0_20261301_000000_fractions.mrc",
+        "0001-01-01_00.00.00_TS_01_001_3.0.mrc",
+        "2026-13-01_10.00.00_TS_01_001_3.0.mrc",
+        "2026-01-01_99.00.00_TS_01_001_3.0.mrc",
+    ],
+)
+def test_times_at_which_no_tilt_was_taken_are_not_believed(name: str) -> None:
+    found = parse_movie_name(name)
+    assert (found.angle_deg, found.number, found.acquired_at) == (3.0, 1, None)

@@ -224,6 +224,29 @@ def test_enormous_values_are_no_numbers() -> None:
     assert not prepared.valid[:18].any() and prepared.valid[19:].all()
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("bad", [2e30, 1e35, -3e38])
+def test_enormous_values_are_no_numbers_however_few(dtype: str, bad: float) -> None:
+    image = counts((540, 540), dtype, 4)
+    whole = prepare(image, 2.7, 13.5)
+    image[400, 400] = bad
+    lone = prepare(image, 2.7, 13.5)
+    assert lone.valid.all() and 0 <= lone.picture.min() and lone.picture.max() < 100
+    image[:50] = bad
+    prepared = prepare(image, 2.7, 13.5)
+    assert not prepared.valid[:10].any() and prepared.valid[10:].all()
+    assert 0 <= prepared.picture.min() and prepared.picture.max() < 100
+    rest = np.ones((108, 108), bool)
+    rest[:10] = rest[80, 80] = False
+    np.testing.assert_array_equal(prepared.picture[rest], whole.picture[rest])
+
+
+def test_nothing_but_enormous_values() -> None:
+    prepared = prepare(counts((300, 300), "f4", 4) * np.float32(1e35), 5.0, 13.5)
+    assert not prepared.valid.any()
+    assert (prepared.picture == 0).all()
+
+
 def test_nothing_but_nan() -> None:
     prepared = prepare(np.full((100, 100), np.nan, np.float32), 5.0, 13.5)
     assert not prepared.valid.any()

@@ -25,7 +25,7 @@ def read_header(path: Path) -> MrcHeader:
     """Read and check the header of an MRC file of either byte order.
 
     Raises `PixelsError` with reason `missing`, `unreadable` (not a regular file, no permission,
-    I/O error), `truncated` (not all there, or no image in it yet), `header` or `mode`.
+    I/O error), `truncated` (not all there, or no image in it yet) or `header`.
     """
     with _opened(path) as file:
         return _header(file, path)
@@ -36,13 +36,20 @@ def read_section(path: Path, section: int, header: MrcHeader | None = None) -> N
 
     The file is open only while its bytes are copied, so that no other program finds it in use.
     With `header`, as read before, a file that was replaced or shrank since is refused. Raises
-    `PixelsError` as `read_header` does, and with reason `section` (not in this file),
-    `truncated` (its bytes are not there) or `changed` (rewritten while it was read).
+    `PixelsError` as `read_header` does, and with reason `mode` (pixels of a kind that cannot be
+    read), `section` (not in this file), `truncated` (its bytes are not there) or `changed`
+    (rewritten while it was read).
     """
     with _opened(path) as file:
         now = _header(file, path)
         if header is not None:
             _refuse_other_file(header, now, path)
+        if now.dtype is None:
+            raise PixelsError(
+                f"{path.name!r} holds pixels of MRC mode {now.mode}; have it written in mode 0, 1, "
+                "2, 6 or 12",
+                "mode",
+            )
         if not 0 <= section < now.nz:
             raise PixelsError(f"{path.name!r} has no section {section}, only {now.nz}", "section")
         image = np.empty((now.ny, now.nx), now.dtype)
@@ -169,7 +176,7 @@ def _header(file: int, path: Path) -> MrcHeader:
 
 def _refuse_other_file(before: MrcHeader, now: MrcHeader, path: Path) -> None:
     def layout(header: MrcHeader) -> tuple[object, ...]:
-        return header.inode, header.nx, header.ny, header.dtype, header.data_offset
+        return header.inode, header.nx, header.ny, header.mode, header.dtype, header.data_offset
 
     if layout(before) != layout(now) or now.nz < before.nz or now.file_size < before.file_size:
         raise PixelsError(f"{path.name!r} was rewritten while it was read", "changed")

@@ -19,8 +19,13 @@ HEADER_BYTES = 1024
 MAX_SIDE_PX = 65_536
 """Longest side of an image that is believed; the largest camera has 16384 (EER upsampled)."""
 MAX_SECTION_BYTES = 1 << 30
-_KNOWN_MODES = frozenset({0, 1, 2, 3, 4, 6, 12, 16, 101})
+_LARGEST_SECTION_COUNT = 1_000_000
+_BYTES_UNREAD = {3: 4, 4: 8, 16: 3}
+"""Per pixel, of the modes that are known but not read: complex numbers, colours."""
+_HALF_BYTES = 101
+_LARGEST_MODE = 999
 _DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_KNOWN_MODES = frozenset({*_DTYPES, *_BYTES_UNREAD, _HALF_BYTES})
 _IMOD_STAMP = 1_146_047_817
 _IMOD_SIGNED_BYTES = 1
 
@@ -35,10 +40,12 @@ class MrcHeader:
     """Rows (px)."""
     nz: int
     """Sections that the header claims; a growing or cut file may hold fewer or more."""
-    dtype: np.dtype[Any]
-    """As stored, byte order included."""
+    mode: int
+    dtype: np.dtype[Any] | None
+    """As stored, byte order included; None for a mode whose pixels cannot be read."""
     data_offset: int
     section_bytes: int
+    """0 for a mode that nobody knows."""
     pixel_size_angstrom: float | None
     """None where the header does not know: the 1.0 Å default, zero, or nonsense."""
     ext_type: str
@@ -54,28 +61,31 @@ class MrcHeader:
 
     @property
     def sections_on_disk(self) -> int:
-        """How many whole sections the file is long enough for."""
+        """How many whole sections the file is long enough for; all if nobody can tell."""
+        if not self.section_bytes:
+            return self.nz if self.file_size > self.data_offset else 0
         return (self.file_size - self.data_offset) // self.section_bytes
 
     @property
     def is_whole(self) -> bool:
-        """Whether the file is exactly as long as its header says."""
+        """Whether the file is exactly as long as its header says; True if nobody can tell."""
+        if not self.section_bytes:
+            return self.file_size > self.data_offset
         return self.file_size == self.data_offset + self.nz * self.section_bytes
 
 
 def parse_header(raw: bytes, now: os.stat_result, name: str) -> MrcHeader:
     """Decode the first 1024 bytes of a file whose size, inode and times are `now`.
 
-    `name` is for the sentences. Raises `PixelsError` with reason `header` (nonsense), `mode`
-    (pixels of a kind that cannot be read) or `truncated` (not all there, or no image yet).
+    `name` is for the sentences. Raises `PixelsError`: `header` (nonsense), `truncated` (to come).
     """
     order = _byte_order(raw, name)
     nx, ny, nz, mode = struct.unpack_from(order + "4i", raw, 0)
     (nsymbt,) = struct.unpack_from(order + "i", raw, 92)
     if 0 in (nx, ny, nz):
         raise PixelsError(f"{name!r} holds no image yet ({nx} x {ny} x {nz})", "truncated")
-    dtype = _dtype(raw, order, mode, name)
-    section_bytes = nx * ny * dtype.itemsize
+    dtype = _dtype(raw, order, mode)
+    section_bytes = _section_bytes(nx, ny, mode, dtype)
     if section_bytes > MAX_SECTION_BYTES:
         raise PixelsError(f"{name!r} claims {nx} x {ny} pixels, more than any camera has", "header")
     if HEADER_BYTES + nsymbt > now.st_size:
@@ -89,6 +99,7 @@ def parse_header(raw: bytes, now: os.stat_result, name: str) -> MrcHeader:
         nx=nx,
         ny=ny,
         nz=nz,
+        mode=mode,
         dtype=dtype,
         data_offset=HEADER_BYTES + nsymbt,
         section_bytes=section_bytes,
@@ -114,6 +125,9 @@ def _byte_order(raw: bytes, name: str) -> str:
         sizes_make_sense = 0 <= nx <= MAX_SIDE_PX and 0 <= ny <= MAX_SIDE_PX and nz >= 0
         if sizes_make_sense and mode in _KNOWN_MODES and nsymbt >= 0:
             return order
+    for order in orders:
+        if _is_of_unknown_mode(raw, order):
+            return order
     nx, ny, nz, mode = struct.unpack_from(orders[0] + "4i", raw, 0)
     raise PixelsError(
         f"{name!r} is not an MRC file: its header claims {nx} x {ny} x {nz} pixels in mode {mode}",
@@ -121,13 +135,25 @@ def _byte_order(raw: bytes, name: str) -> str:
     )
 
 
-def _dtype(raw: bytes, order: str, mode: int, name: str) -> np.dtype[Any]:
+def _is_of_unknown_mode(raw: bytes, order: str) -> bool:
+    """Whether all but the mode is as in an MRC file, its mark included."""
+    nx, ny, nz, mode = struct.unpack_from(order + "4i", raw, 0)
+    (nsymbt,) = struct.unpack_from(order + "i", raw, 92)
+    sizes_make_sense = 0 < nx <= MAX_SIDE_PX and 0 < ny <= MAX_SIDE_PX
+    counts_make_sense = 0 < nz <= _LARGEST_SECTION_COUNT and 0 <= mode <= _LARGEST_MODE
+    return sizes_make_sense and counts_make_sense and nsymbt >= 0 and raw[208:211] == b"MAP"
+
+
+def _section_bytes(nx: int, ny: int, mode: int, dtype: np.dtype[Any] | None) -> int:
+    if mode == _HALF_BYTES:
+        return (nx + 1) // 2 * ny
+    return nx * ny * (_BYTES_UNREAD.get(mode, 0) if dtype is None else dtype.itemsize)
+
+
+def _dtype(raw: bytes, order: str, mode: int) -> np.dtype[Any] | None:
     code = _DTYPES.get(mode)
     if code is None:
-        raise PixelsError(
-            f"{name!r} holds pixels of MRC mode {mode}; modes 0, 1, 2, 6 and 12 can be read",
-            "mode",
-        )
+        return None
     stamp, flags = struct.unpack_from(order + "2i", raw, 152)
     if mode == 0 and stamp == _IMOD_STAMP and not flags & _IMOD_SIGNED_BYTES:
         code = "u1"  # IMOD and SerialEM bytes are unsigned unless they say otherwise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engines.errors import PixelsError
 from monitor.errors import NotReady, SourceError, Unreadable
-from monitor.model import Landed
+from monitor.model import Landed, TiltId
 
 WAIT_FOR_MDOC_S = 5.5
 """A movie this long without its mdoc is read by its name alone.
@@ -17,6 +17,11 @@ GIVE_UP_AFTER_S = 15.0
 
 SerialEM writes pixels, header and mdoc of a tilt within a second or two of each other; only
 between tilts it is silent for long, and then nothing is missing.
+"""
+LASTING_S = 60.0
+"""An exposure that could be listed but not read for this long is behind a bad spot of a disk.
+
+A share that is gone cannot be listed either, so no outage is taken for that.
 """
 _WAIT_OUT = frozenset({"missing", "unreadable", "changed"})
 """Reasons that say nothing on the file itself: it is tried again for as long as it takes."""
@@ -42,6 +47,36 @@ def while_listing(landed: Landed, error: PixelsError) -> SourceError:
 def while_reading(error: PixelsError) -> SourceError:
     """Say what a reader's error means for an exposure that was found complete before.
 
-    It can only mean that somebody writes to the file again, so it is looked at anew.
+    Where its pixels are of a kind that can be read, it can only mean that somebody writes to the
+    file again, so it is looked at anew.
     """
-    return NotReady(str(error), error.reason)
+    return (Unreadable if error.reason == "mode" else NotReady)(str(error), error.reason)
+
+
+class ReadingFailures:
+    """Remembers since when exposures cannot be read, so that none holds back others for ever.
+
+    A restart forgets it, and waits once more.
+    """
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._since_s: dict[TiltId, float] = {}
+
+    def listing(self, landed: Landed) -> None:
+        """Note when the exposures that are read next are listed."""
+        self._now_s = landed.changed_s + landed.quiet_s
+
+    def error_for(self, tilt_id: TiltId, error: PixelsError) -> SourceError:
+        """Say what a reader's error means for an exposure: as `while_reading`, up to a limit."""
+        if error.reason != "unreadable":
+            return while_reading(error)
+        since_s = self._since_s.setdefault(tilt_id, self._now_s)
+        if self._now_s - since_s < LASTING_S:
+            return NotReady(str(error), error.reason)
+        self.over(tilt_id)
+        return Unreadable(str(error), error.reason)
+
+    def over(self, tilt_id: TiltId) -> None:
+        """Forget an exposure that was read, or given up."""
+        self._since_s.pop(tilt_id, None)

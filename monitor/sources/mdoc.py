@@ -10,11 +10,11 @@ import os
 import re
 import stat
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 from monitor.errors import NotReady, Unreadable
+from monitor.sources.wall_clock import is_whole_mdoc_time, mdoc_time
 
 MAX_BYTES = 64 << 20
 """Larger than the mdoc of any series: 2 kB a tilt."""
@@ -24,19 +24,8 @@ Program = Literal["SerialEM", "Tomography", ""]
 
 _HEADING = re.compile(r"^\[\s*(\w+)\s*=\s*(.*?)\s*\]$")
 _NUMBER = re.compile(r"^[+-]?(\d{1,18}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?$", re.ASCII)
-_DATE_TIME = re.compile(
-    r"([0-9]{1,4})-([^\W\d_]{3})[^\W\d_]*\.?-([0-9]{1,4})\s+"
-    r"([0-9]{1,2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?"
-)
 _AXIS = re.compile(r"Tilt\s*axis\s*angle\s*=\s*([-+]?\d+(?:[.,]\d+)?)", re.IGNORECASE)
 _SCHEME = re.compile(r"\b(dosym|bidir)\s*=\s*([-+]?\d+(?:[.,]\d+)?)")
-_MONTHS = {
-    name: number
-    for number, names in enumerate(
-        "jan feb mar,mär apr may,mai jun jul aug sep oct,okt nov dec,dez".split(), start=1
-    )
-    for name in names.split(",")
-}
 _WANTED = frozenset(
     "tiltangle pixelspacing exposuredose priorrecorddose countsperelectron numsubframes "
     "subframepath datetime navigatorlabel imagefile".split()
@@ -59,9 +48,9 @@ class MdocSection:
     sub_frame_path: str
     """Name of the movie without its folder ("" where there is none)."""
     acquired_at: str | None
-    """The microscope's wall clock, ISO 8601 without zone."""
+    """The microscope's wall clock, ISO 8601 without zone, where it can be believed."""
     date_time: str
-    """The same as written, also where it could not be understood."""
+    """The same as written, also where it was not understood or not believed."""
     navigator_label: str
     complete: bool
     """Whether everything that is needed of this section is known to be written."""
@@ -163,7 +152,7 @@ def _program(titles: list[str]) -> Program:
 def _is_whole_date(line: str) -> bool:
     """Whether a last line without a newline is a date that nothing can be missing from."""
     key, _, value = line.partition("=")
-    return key.strip().lower() == "datetime" and bool(_DATE_TIME.fullmatch(value.strip()))
+    return key.strip().lower() == "datetime" and is_whole_mdoc_time(value.strip())
 
 
 _SCHEMES: dict[str, Literal["dose_symmetric", "bidirectional"]] = {
@@ -257,7 +246,7 @@ def _section(
         counts_per_electron=_positive(values, "countsperelectron"),
         num_subframes=int(frames) if frames is not None else None,
         sub_frame_path=_basename(values.get("subframepath", "")),
-        acquired_at=_iso_time(date_time, program),
+        acquired_at=mdoc_time(date_time, year_first=program == "Tomography"),
         date_time=date_time,
         navigator_label=values.get("navigatorlabel", ""),
         complete=complete,
@@ -282,33 +271,3 @@ def _positive(values: dict[str, str], key: str) -> float | None:
 
 def _basename(text: str) -> str:
     return PureWindowsPath(text).name  # splits at both kinds of slash
-
-
-def _iso_time(text: str, program: Program) -> str | None:
-    """Read `06-Jun-23  23:51:49`, `01-Aug-2022  18:58:35`, or Tomography's `22-Feb-04  23:02:05`.
-
-    Where both ends have two digits the program decides which is the year, unless that makes no
-    date.
-    """
-    match = _DATE_TIME.fullmatch(text)
-    month = _MONTHS.get(match.group(2).lower()) if match else None
-    if match is None or month is None:
-        return None
-    first, last = match.group(1), match.group(3)
-    clock = int(match.group(4)), int(match.group(5)), int(match.group(6))
-    day_first, year_first = (last, first), (first, last)
-    if len(first) > 2:
-        orders = [year_first]
-    elif len(last) > 2:
-        orders = [day_first]
-    elif program == "Tomography":
-        orders = [year_first, day_first]
-    else:
-        orders = [day_first, year_first]
-    for year, day in orders:
-        try:
-            when = datetime(int(year) + (2000 if len(year) <= 2 else 0), month, int(day), *clock)
-        except ValueError:
-            continue
-        return when.isoformat(timespec="seconds")
-    return None

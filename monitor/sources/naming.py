@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 from pathlib import PurePosixPath
+
+from monitor.sources.wall_clock import iso_time
 
 _MDOC = ".mdoc"
 _EXTENSIONS = (".mrc", ".mrcs", ".st", ".tif", ".tiff", ".eer")
@@ -35,7 +37,8 @@ _TAIL = re.compile(
     r"|R\d+H\d+-\d+|X[+-]\d+Y[+-]\d+-\d+|\d+-\d+",  # hole and position
     re.ASCII,
 )
-_DATE_PREFIX = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)\.(\d\d)\.(\d\d)_?", re.ASCII)
+_DATE_PREFIX = re.compile(r"(\d{4})-(\d\d)-(\d\d)_(\d\d)\.(\d\d)\.(\d\d)_?", re.ASCII)
+_TOMOGRAPHY_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)_(\d\d)(\d\d)(\d\d)", re.ASCII)
 _PACETOMO_SERIES = re.compile(r"(.+?_ts_\d{3})(?:_.*)?", re.ASCII | re.DOTALL)
 _SERIES_WORD = re.compile(
     r"(?:ts|tomo|tilt|tiltseries|position|pos|lamella|lam|target|tgt|area|series|l|p)",
@@ -116,7 +119,7 @@ def parse_movie_name(name: str) -> MovieName:
     if extension(stem) in _EXTENSIONS:
         stem = stem[: -len(extension(stem))]
     prefix = _DATE_PREFIX.match(stem)
-    acquired_at = f"{prefix[1]}T{prefix[2]}:{prefix[3]}:{prefix[4]}" if prefix else None
+    acquired_at = _time(prefix) if prefix else None
     tokens = (stem[prefix.end() :] if prefix else stem).split("_")
     tail_start = _tail_start(tokens)
     at = tail_start - 1
@@ -157,9 +160,12 @@ def loose_session(
     to `when` (to be kept in place of the one with the same name), or else a new one, named by
     its first time.
     """
-    gap = timedelta(hours=session_gap_h)
+    # Differences only: a date plus a pause may lie beyond the calendar.
+    gap_s = session_gap_h * 3600.0
     for session in sorted(sessions, key=lambda known: known.last_at, reverse=True):
-        if session.first_at - gap <= when <= session.last_at + gap:
+        before_s = (session.first_at - when).total_seconds()
+        after_s = (when - session.last_at).total_seconds()
+        if max(before_s, after_s) <= gap_s:
             return replace(
                 session,
                 first_at=min(session.first_at, when),
@@ -190,11 +196,16 @@ def _angle(token: str) -> float | None:
 
 def _tomography_time(tail: list[str]) -> str | None:
     for date, clock in pairwise(tail):
-        try:
-            return datetime.strptime(date + clock, "%Y%m%d%H%M%S").isoformat()
-        except ValueError:
-            continue
+        match = _TOMOGRAPHY_TIME.fullmatch(f"{date}_{clock}")
+        when = _time(match) if match else None
+        if when is not None:
+            return when
     return None
+
+
+def _time(match: re.Match[str]) -> str | None:
+    year, month, day, hour, minute, second = (int(digits) for digits in match.groups())
+    return iso_time(year, month, day, hour, minute, second)
 
 
 def _series_and_number(head: list[str], *, dated: bool, surely: bool) -> tuple[str, int | None]:

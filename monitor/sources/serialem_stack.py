@@ -23,10 +23,10 @@ from monitor.errors import NotReady, SourceError
 from monitor.model import Landed, Tilt, TiltId
 from monitor.sources.complete import (
     WAIT_FOR_MDOC_S,
+    ReadingFailures,
     not_yet,
     settled,
     while_listing,
-    while_reading,
 )
 from monitor.sources.exposure import exposure_id, mdoc_path, tilt_of
 from monitor.sources.mdoc import Mdoc, MdocSection, read_mdoc
@@ -64,6 +64,7 @@ class SerialEMStack:
         self._directory = directory
         self._listed: tuple[str, int] = ("", 0)
         """The stack whose tilts are being yielded, and when it was last modified (ns)."""
+        self._failures = ReadingFailures()
 
     def claims(self, relative: str) -> str | None:
         image = image_of(relative)
@@ -85,6 +86,7 @@ class SerialEMStack:
         if unread and _is_newer(header, mdoc) and landed.quiet_s < WAIT_FOR_MDOC_S:
             raise NotReady(f"{name!r} is being written anew", "rewriting")
         self._listed = (landed.relative, header.modified_ns)
+        self._failures.listing(landed)
         lacking: SourceError | None = None
         for exposure in unread:
             try:
@@ -106,7 +108,8 @@ class SerialEMStack:
             header = read_header(path)
             angles = read_tilt_angles(path, header)
         except PixelsError as error:
-            raise while_reading(error) from error
+            raise self._failures.error_for(tilt.id, error) from error
+        self._failures.over(tilt.id)
         # The stack may have been sorted or a section replaced since its mdoc was looked at.
         mdoc = read_mdoc(mdoc_path(path), settled=True)
         exposures = _exposures(mdoc, place(tilt.path, path.stem)) if mdoc else []

@@ -20,7 +20,13 @@ from engines.readers.mrc import read_header, read_section
 from engines.readers.mrc_header import MrcHeader
 from monitor.errors import NotReady
 from monitor.model import Landed, Tilt, TiltId
-from monitor.sources.complete import WAIT_FOR_MDOC_S, not_yet, while_listing, while_reading
+from monitor.sources.complete import (
+    WAIT_FOR_MDOC_S,
+    ReadingFailures,
+    not_yet,
+    settled,
+    while_listing,
+)
 from monitor.sources.exposure import exposure_id, mdoc_path, tilt_of
 from monitor.sources.mdoc import MdocSection, read_mdoc
 from monitor.sources.naming import (
@@ -46,6 +52,7 @@ class SingleMovie:
         """Take the acquisition directory, from which tilts have their relative paths."""
         self._directory = directory
         self._first_number: dict[str, int] = {}
+        self._failures = ReadingFailures()
 
     def claims(self, relative: str) -> str | None:
         image = image_of(relative)
@@ -69,6 +76,7 @@ class SingleMovie:
         ids = _ids(where, name, landed.path.name, said)
         if any(known(tilt_id) for tilt_id in ids):
             return
+        self._failures.listing(landed)
         yield tilt_of(
             where,
             ids[0],
@@ -88,7 +96,8 @@ class SingleMovie:
             image = _sum_of_frames(path, header)
             after = read_header(path)
         except PixelsError as error:
-            raise while_reading(error) from error
+            raise self._failures.error_for(tilt.id, error) from error
+        self._failures.over(tilt.id)
         if not header.is_whole or header != after:
             raise NotReady(f"{path.name!r} was written to while it was read", "changed")
         return image
@@ -135,7 +144,8 @@ def _complete_header(landed: Landed, said: MdocSection | None) -> MrcHeader:
             f"{name!r} has {header.file_size} bytes where its header announces {wanted}",
             "truncated",
         )
-    if landed.unchanged_scans < 1:
+    size_is_known = header.section_bytes > 0
+    if landed.unchanged_scans < 1 or not (size_is_known or settled(landed)):
         raise NotReady(f"{name!r} has only just changed", "settling")
     frames = said.num_subframes if said else None
     # A sum of the frames is a single image, so after a while fewer frames have to be right.
