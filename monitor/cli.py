@@ -130,7 +130,7 @@ def score(
     model: Annotated[str, typer.Option(help="Bundle to read with")] = "default",
     pixel_size: Annotated[
         float | None,
-        typer.Option(help="Pixel size in angstrom, where the files do not tell", min=0.01),
+        typer.Option(help="Pixel size in angstrom, where the files do not tell", min=0.01, max=1e4),
     ] = None,
 ) -> int:
     """Measure the ice in tilts that are already on disk."""

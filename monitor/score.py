@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from engines.errors import BundleError, EngineError
+from engines.errors import BackendError, BundleError, EngineError
 from engines.icemap import IceMap
 from engines.overlay import mask_at_tilt_size, overlay_png
 from engines.readers.mrc import write_mrc
 from engines.segmenter import Segmenter
 from monitor.errors import ConfigError, MonitorError, SourceError
 from monitor.messages import encodable, reading_parts
-from monitor.model import Decision, FileStat, IceReading, LamellaHistory, Landed, Tilt
+from monitor.model import Decision, IceReading, LamellaHistory, Tilt
 from monitor.network import load_segmenter
 from monitor.pipeline import reading_of
 from monitor.policies import MeanOverTiltsSettings
+from monitor.score_files import (
+    EXTENSIONS,
+    MASK_SUFFIX,
+    FileToScore,
+    complain,
+    files_to_score,
+    landed,
+    prefixed,
+    refuse_missing,
+)
 from monitor.screen import bar, console, interval_text, percent_text, plain
 from monitor.sources import tilts_on_disk
-from monitor.sources.naming import is_ignored
 
-EXTENSIONS = (".mrc", ".mrcs", ".st", ".map")
 LIMIT_PERCENT = 10.0
-_MASK_SUFFIX = ".mask.mrc"
+_LARGEST_PIXEL_ANGSTROM = 1e4
+"""A header that claims more does not say how large a pixel is."""
 Scored = tuple[Tilt, IceReading]
 
 
@@ -44,76 +56,129 @@ class Request:
     pixel_size_angstrom: float | None = None
 
 
-def score_paths(request: Request) -> int:
-    """Score every tilt below the paths; returns 0 if anything was scored, else 1.
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    tilt: Tilt
+    reading: IceReading
+    icemap: IceMap
+    shape: tuple[int, int]
+    """Of the tilt: rows, columns."""
 
-    Raises `ConfigError` for a path or a bundle that is not there.
+
+class _Masks:
+    """Writes mask and overlay of each tilt below a directory."""
+
+    def __init__(self, directory: Path, files: Sequence[FileToScore]) -> None:
+        stems = Counter(PurePosixPath(file.relative).with_suffix("") for file in files)
+        self._prefixed = len({file.prefix for file in files}) > 1 and max(stems.values()) > 1
+        self._directory = directory
+        self._written: set[Path] = set()
+
+    def write(self, file: FileToScore, measured: _Measured) -> None:
+        """Write two files; raises `OSError` or `EngineError`."""
+        tilt = measured.tilt
+        name = tilt.path if self._prefixed else tilt.path.removeprefix(f"{file.prefix}/")
+        stem = self._directory / Path(name).with_suffix("")
+        stem = stem.with_name(f"{stem.name}_{tilt.section:04d}")
+        if stem in self._written:
+            raise FileExistsError(errno.EEXIST, "another file of this name has its mask there")
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        mask = mask_at_tilt_size(measured.icemap, measured.shape)
+        known = (tilt.pixel_size_angstrom or 0.0) <= _LARGEST_PIXEL_ANGSTROM
+        write_mrc(Path(f"{stem}{MASK_SUFFIX}"), mask, tilt.pixel_size_angstrom if known else None)
+        Path(f"{stem}.overlay.png").write_bytes(overlay_png(measured.icemap))
+        self._written.add(stem)
+
+
+def score_paths(request: Request) -> int:
+    """Score every tilt below the paths; returns 0, or 1 if a mask could not be written.
+
+    Several paths count as folders side by side: each name then starts with that of its path.
+    Raises `ConfigError` for a path, a bundle or a directory for masks that cannot be used, and
+    `MonitorError` if nothing was scored or the backend fails.
     """
     for path in request.paths:
-        if not path.exists():
-            raise ConfigError(f"{path}: there is no such file or folder")
+        refuse_missing(path)
+    if request.masks:
+        _refuse_unwritable(request.masks)
     try:
         segmenter = load_segmenter(request.bundle, "auto")
     except BundleError as error:
         raise ConfigError(f"--model {request.bundle}: {error}") from error
-    files = [found for path in request.paths for found in _files(path)]
+    except BackendError as error:
+        raise MonitorError(str(error)) from error
+    files = files_to_score(request.paths)
     scored: list[Scored] = []
-    with _progress() as progress:
-        for root, path in progress.track(files, description="files"):
-            for tilt, reading in _score_file(root, path, segmenter, request):
-                scored.append((tilt, reading))
-                if request.as_json:
-                    _print_json(tilt, reading)
-    if not request.as_json and scored:
-        show_scores(console(), scored)
+    try:
+        masks_done = _score_files(files, segmenter, request, scored)
+    finally:
+        # Also after a failure or Ctrl-C: what was measured until then is not lost.
+        if scored and not request.as_json:
+            show_scores(console(), scored)
     if not scored:
         raise MonitorError(f"nothing could be scored in {len(files)} files; see the lines above")
-    return 0
+    return 0 if masks_done else 1
 
 
-def _files(path: Path) -> list[tuple[Path, Path]]:
-    """List the files to score with the folder that their names count from."""
-    if path.is_file():
-        return [(path.parent, path)]
-    found = []
-    for folder, folders, names in os.walk(path):
-        folders.sort()
-        for name in sorted(names):
-            wanted = name.lower().endswith(EXTENSIONS) and not name.endswith(_MASK_SUFFIX)
-            if wanted and not is_ignored(name):
-                found.append((path, Path(folder) / name))
-    return found
-
-
-def _score_file(root: Path, path: Path, segmenter: Segmenter, request: Request) -> Iterator[Scored]:
-    model = (segmenter.bundle_name, segmenter.bundle_version, segmenter.backend_name)
+def _refuse_unwritable(directory: Path) -> None:
     try:
-        for tilt, source in tilts_on_disk(root, _landed(root, path)):
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"--masks {directory}: cannot be written to: {error.strerror}; name a folder that can"
+        ) from error
+
+
+def _score_files(
+    files: Sequence[FileToScore], segmenter: Segmenter, request: Request, scored: list[Scored]
+) -> bool:
+    """Score the files one by one into `scored`; False if a mask could not be written."""
+    masks = _Masks(request.masks, files) if request.masks else None
+    masks_done = True
+    with _progress() as progress:
+        for file in progress.track(files, description="files"):
+            for measured in _score_file(file, segmenter, request.pixel_size_angstrom):
+                scored.append((measured.tilt, measured.reading))
+                if request.as_json:
+                    _print_json(measured.tilt, measured.reading)
+                try:
+                    if masks:
+                        masks.write(file, measured)
+                except (OSError, EngineError) as error:
+                    masks_done = False
+                    complain(file.path, f"its mask is not written: {_why(error)}")
+    return masks_done
+
+
+def _score_file(
+    file: FileToScore, segmenter: Segmenter, pixel_size_angstrom: float | None
+) -> Iterator[_Measured]:
+    model = (segmenter.bundle_name, segmenter.bundle_version, segmenter.backend_name)
+    count = 0
+    try:
+        for tilt, source in tilts_on_disk(file.root, landed(file)):
             if tilt.pixel_size_angstrom is None:
-                tilt = replace(tilt, pixel_size_angstrom=request.pixel_size_angstrom)
+                tilt = replace(tilt, pixel_size_angstrom=pixel_size_angstrom)
             image = source.pixels(tilt)
             icemap = segmenter.read(image, tilt.pixel_size_angstrom)
-            if request.masks:
-                _write_mask(request.masks, tilt, (image.shape[0], image.shape[1]), icemap)
-            yield tilt, reading_of(icemap, model, tilt.flags)
+            count += 1
+            reading = reading_of(icemap, model, tilt.flags)
+            shape = (image.shape[0], image.shape[1])
+            yield _Measured(prefixed(tilt, file.prefix), reading, icemap, shape)
+    except BackendError as error:
+        raise MonitorError(f"{file.path}: {error}") from error
     except (SourceError, EngineError, OSError) as error:
-        sys.stderr.write(f"icewatch: {plain(str(path))}: {error}\n")
+        complain(file.path, _why(error))
+    else:
+        if count == 0:
+            wanted = f"it must end in {', '.join(EXTENSIONS)} and name no reference or leftover"
+            complain(file.path, f"is no tilt by its name ({wanted}), or holds no image")
 
 
-def _landed(root: Path, path: Path) -> Landed:
-    """A file as the intake would offer it that lay there for long."""
-    stat = path.stat()
-    relative = path.relative_to(root).as_posix()
-    return Landed(path, relative, FileStat(stat.st_size, stat.st_mtime_ns, stat.st_ino), 10**6, 1e6)
-
-
-def _write_mask(directory: Path, tilt: Tilt, shape: tuple[int, int], icemap: IceMap) -> None:
-    stem = directory / Path(tilt.path).with_suffix("")
-    stem = stem.with_name(f"{stem.name}_{tilt.section:04d}")
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    mask = mask_at_tilt_size(icemap, shape)
-    write_mrc(Path(f"{stem}{_MASK_SUFFIX}"), mask, tilt.pixel_size_angstrom or 1.0)
-    Path(f"{stem}.overlay.png").write_bytes(overlay_png(icemap))
+def _why(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _print_json(tilt: Tilt, reading: IceReading) -> None:
@@ -131,7 +196,7 @@ def show_scores(screen: Console, scored: Sequence[Scored]) -> None:
     for tilt, reading in scored:
         angle = "-" if tilt.angle_deg is None else f"{tilt.angle_deg:+.1f}°"
         table.add_row(
-            plain(encodable(f"{tilt.path} [{tilt.section}]")),
+            Text(plain(encodable(f"{tilt.path} [{tilt.section}]"))),
             angle,
             percent_text(reading.percent),
             bar(reading.percent),
@@ -156,7 +221,7 @@ def _lamella_summary(scored: Sequence[Scored]) -> Table:
         history = LamellaHistory(lamella, tuple(readings), Decision.UNDECIDED)
         verdict = policy.decide(history)
         table.add_row(
-            plain(encodable(lamella)),
+            Text(plain(encodable(lamella))),
             str(verdict.tilts_seen),
             percent_text(verdict.ice_percent),
             bar(verdict.ice_percent),

@@ -142,3 +142,21 @@ def test_a_directory_that_may_not_be_read_is_waited_for(nobodys_path: Path) -> N
     assert str(directory) in status.reason
     health = judge(warm=True, intake=status, problems=Problems(), failing_sinks={})
     assert health.state == "stalled"
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300", "10001", "0"])
+def test_a_pixel_size_that_none_can_be_is_refused(value: str) -> None:
+    found = icewatch("score", "--pixel-size", value, ".")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.count("\n") == 1
+    assert "--pixel-size" in found.stderr
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:abc", "127.0.0.1:99999", "127.0.0.1:0", "8080", "http://127.0.0.1:8080"]
+)
+def test_what_is_no_address_is_wrong_usage(address: str) -> None:
+    found = icewatch("status", "--address", address)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.count("\n") == 1
+    assert address in found.stderr
