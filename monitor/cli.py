@@ -24,8 +24,6 @@ app = typer.Typer(
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="TOML configuration file")]
 EXIT_FAILED, EXIT_USAGE = 1, 2
-UsageError = typer.BadParameter.__mro__[1]
-"""What every wrong command line raises; Typer has it under a name that differs by version."""
 
 
 def main() -> None:

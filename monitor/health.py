@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,14 +48,3 @@ def notify_systemd(message: str) -> None:
             connection.sendto(message.encode(), address)
         except OSError:
             return  # systemd restarts us if it misses the watchdog; nothing better can be done
-
-
-@dataclass(slots=True)
-class Progress:
-    """When the worker last proved that it moves: it finished a file, or found nothing to do."""
-
-    last_s: float = 0.0
-
-    def mark(self) -> None:
-        """Note progress now."""
-        self.last_s = time.monotonic()
