@@ -123,10 +123,11 @@ class Journal:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+                self._db.execute("COMMIT")
+            finally:
+                # A full disk ends some transactions by itself and leaves others open.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
 
     def _query(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
         """Run one statement and give its rows; whatever SQLite says becomes a `JournalError`."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +111,6 @@ class Verdict:
     probability_bad: float | None
     tilts_seen: int
     tilts_expected: int | None
-
-
-BackendState = Literal["starting", "ready", "degraded", "stalled"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,40 @@ def test_a_failed_draft_changes_nothing(tmp_path: Path) -> None:
     assert journal.last_seq() == 0
 
 
+def test_a_full_disk_loses_nothing_and_is_over_when_there_is_room(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "m")
+    journal.add(tilt(0.0), reading(1.0), Decision.KEEP, draft)
+    pages = int(journal._db.execute("PRAGMA page_count").fetchone()[0])
+    journal._db.execute(f"PRAGMA max_page_count={pages}")
+    big = "x" * 50_000
+    with pytest.raises(JournalError, match="full"):
+        journal.add(tilt(3.0, series=big), reading(1.0), Decision.KEEP, draft)
+    assert journal.last_seq() == 2
+    assert not journal.knows(tilt(3.0, series=big).id)
+    journal._db.execute("PRAGMA max_page_count=100000")
+    journal.add(tilt(3.0, series=big), reading(1.0), Decision.KEEP, draft)
+    assert journal.last_seq() == 4
+
+
+def test_a_commit_that_fails_leaves_no_transaction_open(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "m")
+    journal._db.execute("CREATE TABLE parent (id INTEGER PRIMARY KEY)")
+    journal._db.execute(
+        "CREATE TABLE child (id INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED)"
+    )
+    journal._db.execute("PRAGMA foreign_keys=ON")
+
+    def failing_at_commit(first: int) -> list[Draft]:
+        journal._db.execute("INSERT INTO child VALUES (1)")
+        return draft(first)
+
+    with pytest.raises(JournalError, match="cannot commit"):
+        journal.add(tilt(), reading(1.0), Decision.KEEP, failing_at_commit)
+    assert not journal.knows(tilt().id)
+    journal.add(tilt(), reading(1.0), Decision.KEEP, draft)
+    assert journal.last_seq() == 2
+
+
 def test_the_same_exposure_cannot_be_added_twice(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "m")
     journal.add(tilt(), reading(1.0), Decision.KEEP, draft)
