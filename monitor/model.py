@@ -48,8 +48,13 @@ class Tilt:
     exposure_dose_e_per_A2: float | None = None
     counts_per_electron: float | None = None
     tilts_expected: int | None = None
+    """How many tilts the series is to have: as planned where a file tells, else as announced."""
     flags: tuple[str, ...] = ()
     """What the source noticed about this tilt (a closed list of words, as in `IceReading`)."""
+    aliases: tuple[TiltId, ...] = ()
+    """By which other identities the same exposure may come again (by its name, say)."""
+    movie: str = ""
+    """File name of the movie that holds the frames of this exposure ("" where none is known)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,27 @@ def _port_checked(address: str) -> str:
     return address
 
 
+class GainSettings(_Section):
+    """How movies that were saved without gain correction are corrected; by default they are not."""
+
+    reference: Path | None = None
+    """The gain reference (MRC or TIFF); it may be replaced while the daemon runs."""
+    operation: Literal["multiply", "divide"] = "multiply"
+    rotate_deg: Literal[0, 90, 180, 270] = 0
+    """Counter-clockwise turn of the reference, before any flip."""
+    flip: Literal["none", "rows", "columns"] = "none"
+    """Which order of the reference is turned round: `rows` swaps top and bottom."""
+
+
+class CustomSettings(_Section):
+    """How files are named where no microscope program did (`layout = "custom"`)."""
+
+    pattern: str | None = None
+    """Regular expression for the path below the directory, with named groups."""
+    table: Path | None = None
+    """Text file with a line `name,angle` for each image."""
+
+
 class AcquisitionSettings(_Section):
     """Where tilts land; this directory is only ever read."""
 
@@ -40,7 +61,13 @@ class AcquisitionSettings(_Section):
     watch: Literal["auto", "events", "poll"] = "auto"
     poll_interval_s: Annotated[float, Field(gt=0.0, le=600.0)] = 2.0
     layout: Literal["auto", "serialem", "pacetomo", "tomography5", "custom"] = "auto"
+    prefer: Literal["stack", "movie"] = "stack"
+    """Which is read where one exposure lands as section of a stack and as movie."""
     session_gap_h: Annotated[float, Field(gt=0.0, le=8760.0)] = 12.0
+    read_rate_mb_per_s: Annotated[float, Field(gt=0.0, le=1e5)] = 200.0
+    """Pixels are read no faster than this on average, so that the microscope's disk stays free."""
+    gain: GainSettings = GainSettings()
+    custom: CustomSettings = CustomSettings()
 
 
 class ModelSettings(_Section):
