@@ -101,6 +101,7 @@ def test_a_series_is_read_as_it_grows(tmp_path: Path) -> None:
             pixel_size_angstrom=1.97,
             exposure_dose_e_per_A2=2.2,
             counts_per_electron=165.5,
+            tilts_expected=k + 1,
         )
 
 
@@ -196,9 +197,10 @@ def test_a_stack_sorted_in_place_is_left_alone_until_its_mdoc_follows(tmp_path: 
     later = stack.mdoc_path.stat().st_mtime_ns + 3_000_000_000
     os.utime(stack.path, ns=(later, later))
     reader = Reader(tmp_path)
-    error = reader.read()
-    assert isinstance(error, NotReady)
-    assert error.reason == "rewriting"
+    for quiet_s, reason in ((0.0, "writing"), (2.0, "rewriting")):
+        error = reader.read(quiet_s)
+        assert isinstance(error, NotReady)
+        assert error.reason == reason
     assert reader.read(quiet_s=6.0) is None, "a copy looks the same, but is quiet"
     assert len(reader.seen) == 2
 
@@ -290,7 +292,7 @@ def test_nonsense_is_set_aside_once_it_is_quiet(
     stack.add(image(0), 0.0, WHEN)
     stack.path.write_bytes(content)
     reader = Reader(tmp_path)
-    first, second = reader.read(), reader.read(SETTLED_S)
+    first, second = reader.read(2.0), reader.read(SETTLED_S)
     assert isinstance(first, NotReady)
     assert isinstance(second, Unreadable)
     assert first.reason == second.reason == reason

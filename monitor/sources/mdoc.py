@@ -30,6 +30,8 @@ _WANTED = frozenset(
     "tiltangle pixelspacing exposuredose priorrecorddose countsperelectron numsubframes "
     "subframepath datetime navigatorlabel imagefile".split()
 )
+_PACETOMO_KEYS = frozenset({"specimenshift", "eucentricoffset"})
+"""What PACEtomo adds to each section, through SerialEM's AddToAutodoc (PACEtomo.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class MdocSection:
     navigator_label: str
     complete: bool
     """Whether everything that is needed of this section is known to be written."""
+    from_pacetomo: bool = False
+    """Whether it bears keys that only PACEtomo writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +189,7 @@ class _Draft:
             return
         if key == "t" and self._kind is None:
             self._title(value.strip())
-        elif key in _WANTED:
+        elif key in _WANTED or key in _PACETOMO_KEYS:
             self._values[key] = value.strip()
         elif key == "piececoordinates":
             self.is_montage = True
@@ -207,7 +211,7 @@ class _Draft:
         Some programs write `DateTime` empty or not at all; a cut section must not pass for that.
         """
         before = next(reversed(self.sections.values()), ({"datetime": ""}, True))[0]
-        return before.keys() <= self._values.keys()
+        return before.keys() - _PACETOMO_KEYS <= self._values.keys()
 
     def _heading(self, kind: str, value: str) -> None:
         self.close()
@@ -250,6 +254,7 @@ def _section(
         date_time=date_time,
         navigator_label=values.get("navigatorlabel", ""),
         complete=complete,
+        from_pacetomo=not _PACETOMO_KEYS.isdisjoint(values),
     )
 
 

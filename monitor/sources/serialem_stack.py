@@ -1,18 +1,18 @@
 """A stack that SerialEM lets grow, one section per tilt, with its mdoc.
 
 SerialEM writes pixels, header, extended header, and last of all the section of the mdoc; so a
-section is safe once the mdoc tells of it and header and file size agree. Stacks are also
-rewritten: sorted by angle at the end, resumed, a section overwritten. Nothing here depends on
-the number of a section beyond the moment in which it is read.
+section is safe once the mdoc tells of it and header and file size agree, and a stack is not
+opened while it is newer than its mdoc. Stacks are also rewritten: sorted by angle at the end,
+resumed, a section overwritten. Nothing here depends on the number of a section beyond the moment
+in which it is read.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -28,30 +28,28 @@ from monitor.sources.complete import (
     settled,
     while_listing,
 )
-from monitor.sources.exposure import exposure_id, mdoc_path, tilt_of
-from monitor.sources.mdoc import Mdoc, MdocSection, read_mdoc
+from monitor.sources.exposure import mdoc_path, tilt_of
+from monitor.sources.mdoc import Mdoc, MdocSection
+from monitor.sources.mdocs import Mdocs
 from monitor.sources.naming import (
     Place,
     extension,
     image_of,
     is_ignored,
-    parse_movie_name,
     place,
 )
-from monitor.sources.protocol import Known, NotMine
+from monitor.sources.protocol import Known
+from monitor.sources.stack_mdoc import Exposure, exposures_of, of_stack
+from monitor.sources.targets import Lamella, Lamellae, target_root
 
 _EXTENSIONS = (".mrc", ".st")
 _ANGLE_TOLERANCE_DEG = 0.06
 """SerialEM keeps the angle in the extended header to 0.01 degrees."""
 _REWRITE_GAP_NS = 2_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Exposure:
-    said: MdocSection
-    id: TiltId
-    order: int
-    """Rank by the microscope's clock; by number where it is not known for all."""
+_PACETOMO_ADDS_S = 1.0
+"""PACEtomo adds its keys a moment after SerialEM wrote the section."""
+_WAIT_FOR_MOVIE_S = 10.0
+"""As long as a movie may take from its last byte to its being read, with or without its mdoc."""
 
 
 class SerialEMStack:
@@ -59,11 +57,28 @@ class SerialEMStack:
 
     kind = "serialem_stack"
 
-    def __init__(self, directory: Path) -> None:
-        """Take the acquisition directory, from which tilts have their relative paths."""
+    def __init__(
+        self,
+        directory: Path,
+        lamellae: Lamellae | None = None,
+        *,
+        prefer: Literal["stack", "movie"] = "stack",
+        pace: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        """Take the acquisition directory, from which tilts have their relative paths.
+
+        `lamellae` knows which series share one; `prefer`: whether a section gives way to the
+        movie of its frames; `pace` is called with the number of bytes before pixels are read.
+        """
         self._directory = directory
+        self._lamellae = lamellae or Lamellae(directory)
+        self._movies_first = prefer == "movie"
+        self._pace = pace
+        self._mdocs = Mdocs()
         self._listed: tuple[str, int] = ("", 0)
         """The stack whose tilts are being yielded, and when it was last modified (ns)."""
+        self._settled = True
+        self._held_since_s: dict[TiltId, float] = {}
         self._failures = ReadingFailures()
 
     def claims(self, relative: str) -> str | None:
@@ -75,35 +90,64 @@ class SerialEMStack:
     def new_tilts(self, landed: Landed, known: Known) -> Iterator[Tilt]:
         name = landed.path.name
         # The mdoc first: whatever it tells of was on disk before it.
-        mdoc = _read_stack_mdoc(landed)
+        mdoc = self._stack_mdoc(landed)
+        if not _at_rest(landed, mdoc):
+            raise NotReady(f"{name!r} is being written to", "writing")
         try:
             header = read_header(landed.path)
             angles = read_tilt_angles(landed.path, header)
         except PixelsError as error:
             raise while_listing(landed, error) from error
         where = place(landed.relative, landed.path.stem)
-        unread = [one for one in _exposures(mdoc, where) if not known(one.id)]
+        unread = [one for one in exposures_of(mdoc, where) if not known(one.id)]
         if unread and _is_newer(header, mdoc) and landed.quiet_s < WAIT_FOR_MDOC_S:
             raise NotReady(f"{name!r} is being written anew", "rewriting")
-        self._listed = (landed.relative, header.modified_ns)
+        shared = self._shared_lamella(landed, where, mdoc)
+        self._listed, self._settled = (landed.relative, header.modified_ns), settled(landed)
         self._failures.listing(landed)
         lacking: SourceError | None = None
         for exposure in unread:
             try:
                 _check(landed, exposure.said, header, angles)
+                self._hold_for_movie(landed, exposure)
             except SourceError as error:
                 lacking = lacking or error
                 continue
-            yield _tilt(where, landed.relative, exposure, header)
+            tilt = _tilt(where, landed.relative, exposure, header, shared)
+            yield replace(tilt, tilts_expected=max(tilt.tilts_expected or 0, len(mdoc.sections)))
         if lacking is None:
             lacking = _more_to_come(landed, mdoc, header)
         if lacking is not None:
             raise lacking
 
+    def _stack_mdoc(self, landed: Landed) -> Mdoc:
+        """Read the mdoc of a stack; raises where it is none, or not of a tilt series."""
+        mdoc = self._mdocs.read(mdoc_path(landed.path), settled=settled(landed))
+        return of_stack(landed, mdoc)
+
+    def _hold_for_movie(self, landed: Landed, exposure: Exposure) -> None:
+        """Raise `NotReady` while the movie of the frames may still come, if that is preferred."""
+        if not self._movies_first or not exposure.said.sub_frame_path:
+            return
+        now_s = landed.changed_s + landed.quiet_s
+        since_s = self._held_since_s.setdefault(exposure.id, now_s)
+        if now_s - since_s < _WAIT_FOR_MOVIE_S:
+            raise NotReady(f"{landed.path.name!r} waits for the movies of its tilts", "movie_first")
+        self._held_since_s.pop(exposure.id)
+
+    def _shared_lamella(self, landed: Landed, where: Place, mdoc: Mdoc) -> Lamella | None:
+        """Find the lamella of a target; None where the series is a lamella of its own."""
+        of_pacetomo = any(one.from_pacetomo for one in mdoc.sections)
+        shared = self._lamellae.of(landed.relative, where.series, from_pacetomo=of_pacetomo)
+        if shared is None and target_root(where.series) and landed.quiet_s < _PACETOMO_ADDS_S:
+            raise NotReady(f"the mdoc of {landed.path.name!r} has only just changed", "settling")
+        return shared
+
     def pixels(self, tilt: Tilt) -> NDArray[Any]:
         path = self._directory / tilt.path
         try:
             header = read_header(path)
+            self._pace(header.section_bytes)
             image = read_section(path, tilt.section, header)
             header = read_header(path)
             angles = read_tilt_angles(path, header)
@@ -111,8 +155,8 @@ class SerialEMStack:
             raise self._failures.error_for(tilt.id, error) from error
         self._failures.over(tilt.id)
         # The stack may have been sorted or a section replaced since its mdoc was looked at.
-        mdoc = read_mdoc(mdoc_path(path), settled=True)
-        exposures = _exposures(mdoc, place(tilt.path, path.stem)) if mdoc else []
+        mdoc = self._mdocs.read(mdoc_path(path), settled=self._settled)
+        exposures = exposures_of(mdoc, place(tilt.path, path.stem)) if mdoc else []
         said = next((one.said for one in exposures if one.id == tilt.id), None)
         replaced = (
             mdoc is None
@@ -126,53 +170,12 @@ class SerialEMStack:
         return image
 
 
-def _read_stack_mdoc(landed: Landed) -> Mdoc:
-    name = landed.path.name
-    mdoc = read_mdoc(mdoc_path(landed.path), settled=settled(landed))
-    if mdoc is None and parse_movie_name(name).angle_deg is not None:
-        raise NotMine(f"{name!r} is named like a movie", "movie")
-    if mdoc is None or not mdoc.sections:
-        raise not_yet(
-            landed,
-            f"{name!r} has no mdoc and no tilt angle in its name: no tilt; have SerialEM save one",
-            "no_angle",
-        )
-    stack_sections = [one for one in mdoc.sections if one.kind == "ZValue"]
-    if not stack_sections or _is_single_tilt(name, stack_sections):
-        raise NotMine(f"the mdoc of {name!r} is that of a movie", "movie")
-    if mdoc.is_montage:
-        raise not_yet(landed, f"{name!r} is a map made of pieces, not a tilt series", "map")
-    return replace(mdoc, sections=tuple(stack_sections))
+def _at_rest(landed: Landed, mdoc: Mdoc) -> bool:
+    """Whether nobody writes to a stack: its mdoc was written after it, or a scan saw no change.
 
-
-def _is_single_tilt(name: str, sections: list[MdocSection]) -> bool:
-    """Whether this is one tilt saved as a stack of its own, named after its angle."""
-    named, said = parse_movie_name(name).angle_deg, sections[0].tilt_angle_deg
-    agree = named is not None and said is not None and abs(named - said) < 1.0
-    return len(sections) == 1 and agree
-
-
-def _exposures(mdoc: Mdoc, where: Place) -> list[_Exposure]:
-    """List the complete exposures in acquisition order.
-
-    Should two have the same angle and the same second, all but the first in the file carry a
-    running number: sorting may swap their names, but makes no new ones.
+    Both times are the file server's own.
     """
-    complete = [one for one in mdoc.sections if one.complete]
-    dated = all(one.acquired_at for one in complete)
-    seen: Counter[TiltId] = Counter()
-    named: list[tuple[MdocSection, TiltId]] = []
-    for said in complete:
-        tilt_id = exposure_id(where, said)
-        seen[tilt_id] += 1
-        if seen[tilt_id] > 1:
-            again = (
-                f"{tilt_id.fallback}#{seen[tilt_id]}" if tilt_id.fallback else str(seen[tilt_id])
-            )
-            tilt_id = replace(tilt_id, fallback=again)
-        named.append((said, tilt_id))
-    named.sort(key=lambda one: (one[0].acquired_at or "" if dated else "", one[0].z_value))
-    return [_Exposure(said, tilt_id, order) for order, (said, tilt_id) in enumerate(named)]
+    return landed.stat.mtime_ns <= mdoc.modified_ns or landed.unchanged_scans >= 1
 
 
 def _check(
@@ -227,9 +230,11 @@ def _more_to_come(landed: Landed, mdoc: Mdoc, header: MrcHeader) -> SourceError 
     return None
 
 
-def _tilt(where: Place, relative: str, exposure: _Exposure, header: MrcHeader) -> Tilt:
+def _tilt(
+    where: Place, relative: str, exposure: Exposure, header: MrcHeader, shared: Lamella | None
+) -> Tilt:
     said = exposure.said
-    return tilt_of(
+    tilt = tilt_of(
         where,
         exposure.id,
         relative,
@@ -239,4 +244,10 @@ def _tilt(where: Place, relative: str, exposure: _Exposure, header: MrcHeader) -
         acquired_at=said.acquired_at,
         said=said,
         header=header,
+    )
+    return replace(
+        tilt,
+        lamella=shared.key if shared else where.lamella,
+        tilts_expected=shared.tilts_planned if shared else None,
+        movie=said.sub_frame_path,
     )

@@ -1,0 +1,146 @@
+"""When a growing stack and its mdoc are opened, and when they are left alone."""
+
+import os
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.microscope import SerialEMStackWriter
+from monitor.errors import NotReady, SourceError
+from monitor.model import Tilt, TiltId
+from monitor.sources.serialem_stack import SerialEMStack
+from tests.landings import landed
+from tests.opened import opened_below
+
+WHEN = datetime(2026, 2, 1, 10, 0, 0)
+RELATIVE = "s1/L1.mrc"
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> SerialEMStackWriter:
+    (tmp_path / "s1").mkdir()
+    return SerialEMStackWriter(tmp_path / RELATIVE, (5, 7), 2.0, chunk_bytes=20)
+
+
+def add(stack: SerialEMStackWriter, k: int, movie: str = "") -> None:
+    extra = {"SubFramePath": movie} if movie else {}
+    for _ in stack.steps(
+        np.full((5, 7), k), 3.0 * k, WHEN + timedelta(seconds=26 * k), extra=extra
+    ):
+        pass
+
+
+class Reader:
+    def __init__(self, root: Path, source: SerialEMStack | None = None) -> None:
+        self.root = root
+        self.source = source or SerialEMStack(root)
+        self.seen: list[Tilt] = []
+        self.opened: list[str] = []
+
+    def _known(self, tilt_id: TiltId) -> bool:
+        return any(tilt.id == tilt_id for tilt in self.seen)
+
+    def _tilts(self, quiet_s: float) -> Iterator[Tilt]:
+        offer = landed(self.root, RELATIVE, quiet_s)
+        for tilt in self.source.new_tilts(offer, self._known):
+            self.source.pixels(tilt)
+            yield tilt
+
+    def read(self, quiet_s: float = 0.0) -> str:
+        """Read what there is; gives the reason why not all of it is ("" where it is)."""
+        try:
+            with opened_below(self.root) as self.opened:
+                self.seen.extend(self._tilts(quiet_s))
+        except SourceError as error:
+            return error.reason
+        return ""
+
+
+def test_nothing_is_opened_while_a_section_is_written(
+    tmp_path: Path, stack: SerialEMStackWriter
+) -> None:
+    add(stack, 0)
+    reader = Reader(tmp_path)
+    assert reader.read() == ""
+    assert RELATIVE in reader.opened
+    for step in stack.steps(np.ones((5, 7)), 3.0, WHEN + timedelta(seconds=26)):
+        if step == "mdoc":
+            break
+        later = stack.mdoc_path.stat().st_mtime_ns + 1  # both may be of one tick of the clock
+        os.utime(stack.path, ns=(later, later))
+        assert reader.read() == "writing", step
+        assert reader.opened == [], "neither the stack nor the mdoc, which did not change"
+
+
+def test_an_mdoc_that_tells_nothing_new_is_not_opened_again(
+    tmp_path: Path, stack: SerialEMStackWriter
+) -> None:
+    add(stack, 0)
+    reader = Reader(tmp_path)
+    reader.read()
+    reader.read(2.0)
+    assert f"{RELATIVE}.mdoc" not in reader.opened
+    add(stack, 1)
+    reader.read()
+    assert reader.opened.count(f"{RELATIVE}.mdoc") == 1
+    assert len(reader.seen) == 2
+
+
+def test_a_stack_newer_than_its_mdoc_is_read_once_it_rests(
+    tmp_path: Path, stack: SerialEMStackWriter
+) -> None:
+    add(stack, 0)
+    later = stack.mdoc_path.stat().st_mtime_ns + 1_000_000_000
+    os.utime(stack.path, ns=(later, later))
+    reader = Reader(tmp_path)
+    assert reader.read() == "writing"
+    assert RELATIVE not in reader.opened
+    assert reader.read(2.0) == ""
+    assert len(reader.seen) == 1
+
+
+def test_a_section_gives_way_to_its_movie_for_a_while(
+    tmp_path: Path, stack: SerialEMStackWriter
+) -> None:
+    add(stack, 0, movie=r"X:\frames\L1_000_0.0.tif")
+    reader = Reader(tmp_path, SerialEMStack(tmp_path, prefer="movie"))
+    assert reader.read() == "movie_first"
+    assert reader.read(9.0) == "movie_first"
+    assert reader.read(10.5) == ""
+    assert [tilt.movie for tilt in reader.seen] == ["L1_000_0.0.tif"]
+
+
+def test_a_section_without_a_movie_does_not_wait(
+    tmp_path: Path, stack: SerialEMStackWriter
+) -> None:
+    add(stack, 0)
+    reader = Reader(tmp_path, SerialEMStack(tmp_path, prefer="movie"))
+    assert reader.read() == ""
+    assert len(reader.seen) == 1
+
+
+def test_the_reader_is_told_before_pixels_are_read(
+    tmp_path: Path, stack: SerialEMStackWriter
+) -> None:
+    add(stack, 0)
+    asked: list[int] = []
+    reader = Reader(tmp_path, SerialEMStack(tmp_path, pace=asked.append))
+    reader.read()
+    assert asked == [5 * 7 * 2]
+
+
+def test_a_stack_that_grows_between_listing_and_reading_is_fine(
+    tmp_path: Path, stack: SerialEMStackWriter
+) -> None:
+    add(stack, 0)
+    source = SerialEMStack(tmp_path)
+    (tilt,) = source.new_tilts(landed(tmp_path, RELATIVE), lambda _: False)
+    add(stack, 1)
+    assert source.pixels(tilt).max() == 0
+    with pytest.raises(NotReady):
+        stack.sort_by_angle()
+        stack.path.unlink()
+        source.pixels(tilt)
