@@ -92,7 +92,7 @@ def test_an_mdoc_that_tells_nothing_new_is_not_opened_again(
 def test_a_stack_newer_than_its_mdoc_is_read_once_it_rests(
     tmp_path: Path, stack: SerialEMStackWriter
 ) -> None:
-    add(stack, 0)
+    add(stack, 1)
     later = stack.mdoc_path.stat().st_mtime_ns + 1_000_000_000
     os.utime(stack.path, ns=(later, later))
     reader = Reader(tmp_path)
@@ -144,3 +144,24 @@ def test_a_stack_that_grows_between_listing_and_reading_is_fine(
         stack.sort_by_angle()
         stack.path.unlink()
         source.pixels(tilt)
+
+
+def test_zeros_that_a_copy_may_still_fill_are_waited_for(
+    tmp_path: Path, stack: SerialEMStackWriter
+) -> None:
+    add(stack, 1)
+    stack.add(np.zeros((5, 7)), 6.0, WHEN + timedelta(seconds=52))
+    reader = Reader(tmp_path)
+    later = stack.mdoc_path.stat().st_mtime_ns + 1_000_000_000
+    os.utime(stack.path, ns=(later, later))
+    assert reader.read(2.0) == "zeros"
+    assert [tilt.angle_deg for tilt in reader.seen] == [3.0]
+    assert reader.read(20.0) == "", "the camera may give zeros too"
+    assert len(reader.seen) == 2
+
+
+def test_zeros_that_the_microscope_wrote_do_not_wait(
+    tmp_path: Path, stack: SerialEMStackWriter
+) -> None:
+    add(stack, 0)
+    assert Reader(tmp_path).read() == ""

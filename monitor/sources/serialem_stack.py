@@ -78,6 +78,7 @@ class SerialEMStack:
         self._listed: tuple[str, int] = ("", 0)
         """The stack whose tilts are being yielded, and when it was last modified (ns)."""
         self._settled = True
+        self._surely_written = True
         self._held_since_s: dict[TiltId, float] = {}
         self._failures = ReadingFailures()
 
@@ -104,6 +105,8 @@ class SerialEMStack:
             raise NotReady(f"{name!r} is being written anew", "rewriting")
         shared = self._shared_lamella(landed, where, mdoc)
         self._listed, self._settled = (landed.relative, header.modified_ns), settled(landed)
+        # Some programs copy into a file that has its full size, full of zeros, from the start.
+        self._surely_written = _is_older(landed, mdoc) or self._settled
         self._failures.listing(landed)
         lacking: SourceError | None = None
         for exposure in unread:
@@ -167,6 +170,8 @@ class SerialEMStack:
         )
         if replaced:
             raise NotReady(f"{path.name!r} was rewritten while it was read", "changed")
+        if not self._surely_written and not image[-1].any():
+            raise NotReady(f"{path.name!r} ends section {tilt.section} in zeros", "zeros")
         return image
 
 
@@ -175,7 +180,11 @@ def _at_rest(landed: Landed, mdoc: Mdoc) -> bool:
 
     Both times are the file server's own.
     """
-    return landed.stat.mtime_ns <= mdoc.modified_ns or landed.unchanged_scans >= 1
+    return _is_older(landed, mdoc) or landed.unchanged_scans >= 1
+
+
+def _is_older(landed: Landed, mdoc: Mdoc) -> bool:
+    return landed.stat.mtime_ns <= mdoc.modified_ns
 
 
 def _check(
