@@ -109,7 +109,8 @@ def test_sorting_and_overwriting(tmp_path: Path) -> None:
     assert mdoc.sections[2].acquired_at == "2026-02-01T10:05:00"
     for section, seed in enumerate((2, 0, 9)):
         np.testing.assert_array_equal(read_section(writer.path, section), image(seed))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["L1.mrc", "L1.mrc.mdoc"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["L1.mrc", "L1.mrc.mdoc", "L1.mrc.mdoc~"], "SerialEM leaves its backup there"
 
 
 def test_an_image_of_another_shape_is_refused(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_nonsense_is_refused_with_a_reason(
 
 
 @pytest.mark.parametrize(
-    ("mode", "section_bytes"), [(3, 7 * 4 * 4), (4, 7 * 4 * 8), (16, 7 * 4 * 3), (101, 4 * 4)]
+    ("mode", "section_bytes"), [(3, 7 * 4 * 4), (4, 7 * 4 * 8), (16, 7 * 4 * 3)]
 )
 @pytest.mark.parametrize("order", "<>")
 def test_completeness_is_known_of_modes_that_cannot_be_read(
@@ -310,7 +310,8 @@ def test_mutated_headers_never_allocate_nor_raise_anything_else(
     try:
         image = read_section(path, 0)
         header = read_header(path)
-        assert image.nbytes == header.section_bytes <= 96
+        assert image.nbytes <= 2 * header.section_bytes
+        assert header.section_bytes <= 96
         read_tilt_angles(path, header)
     except PixelsError as error:
         assert error.reason in {"header", "mode", "truncated", "section"}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import PixelsError
+from engines.readers import fei_header, nibbles
+from engines.readers.fei_header import FeiSection
 from engines.readers.mrc_header import HEADER_BYTES, MrcHeader, parse_header
+from engines.readers.raw_file import Pace, facts, fill, opened, read_at, refuse_replaced, unpaced
 
 _MAX_EXTENDED_BYTES = 1 << 20
 _WRITABLE = {"int8": 0, "int16": 1, "float32": 2}
@@ -27,61 +27,131 @@ def read_header(path: Path) -> MrcHeader:
     Raises `PixelsError` with reason `missing`, `unreadable` (not a regular file, no permission,
     I/O error), `truncated` (not all there, or no image in it yet) or `header`.
     """
-    with _opened(path) as file:
-        return _header(file, path)
+    with opened(path) as file:
+        return header_of(file, path)
 
 
-def read_section(path: Path, section: int, header: MrcHeader | None = None) -> NDArray[Any]:
+def read_section(
+    path: Path, section: int, header: MrcHeader | None = None, pace: Pace = unpaced
+) -> NDArray[Any]:
     """Copy one section out of an MRC file: (rows, columns), native byte order, rows as stored.
 
-    The file is open only while its bytes are copied, so that no other program finds it in use.
-    With `header`, as read before, a file that was replaced or shrank since is refused. Raises
-    `PixelsError` as `read_header` does, and with reason `mode` (pixels of a kind that cannot be
-    read), `section` (not in this file), `truncated` (its bytes are not there) or `changed`
-    (rewritten while it was read).
+    The file is open only while its bytes are copied, so that no other program finds it in use;
+    `pace` is called with the number of bytes before each piece is read. With `header`, as read
+    before, a file that was replaced or shrank since is refused. Raises `PixelsError` as
+    `read_header` does, and with reason `mode` (pixels of a kind that cannot be read), `section`
+    (not in this file), `truncated` (its bytes are not there) or `changed` (rewritten while it
+    was read).
     """
-    with _opened(path) as file:
-        now = _header(file, path)
-        if header is not None:
-            _refuse_other_file(header, now, path)
-        if now.dtype is None:
-            raise PixelsError(
-                f"{path.name!r} holds pixels of MRC mode {now.mode}; have it written in mode 0, 1, "
-                "2, 6 or 12",
-                "mode",
-            )
+    with opened(path) as file:
+        now = _same_header(file, header, path)
+        stored = _room(now, path)
         if not 0 <= section < now.nz:
             raise PixelsError(f"{path.name!r} has no section {section}, only {now.nz}", "section")
-        image = np.empty((now.ny, now.nx), now.dtype)
-        start = now.data_offset + section * now.section_bytes
-        if _fill(file, image.reshape(-1).view(np.uint8).data, start, path) < now.section_bytes:
-            raise PixelsError(f"{path.name!r} is cut within section {section}", "truncated")
-        _refuse_other_file(now, _header(file, path), path)
-        _refuse_replaced(file, path)
-    return image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))
+        _fill_section(file, stored, section, now, path, pace)
+        _refuse_other_file(now, header_of(file, path), path)
+        refuse_replaced(file, path)
+    return _pixels(stored, now)
+
+
+def read_sum(path: Path, header: MrcHeader | None = None, pace: Pace = unpaced) -> NDArray[Any]:
+    """Add up all sections of an MRC file, never holding more than one beside the sum.
+
+    A single section stays of its own kind of pixels. Raises `PixelsError` as `read_section`.
+    """
+    with opened(path) as file:
+        now = _same_header(file, header, path)
+        stored = _room(now, path)
+        _fill_section(file, stored, 0, now, path, pace)
+        if now.nz > 1:
+            total = _pixels(stored, now).astype("f4" if stored.dtype.kind == "f" else "i4")
+            for section in range(1, now.nz):
+                _fill_section(file, stored, section, now, path, pace)
+                total += _pixels(stored, now)
+        _refuse_other_file(now, header_of(file, path), path)
+        refuse_replaced(file, path)
+    return total if now.nz > 1 else _pixels(stored, now)
+
+
+def _same_header(file: int, header: MrcHeader | None, path: Path) -> MrcHeader:
+    now = header_of(file, path)
+    if header is not None:
+        _refuse_other_file(header, now, path)
+    return now
+
+
+def _room(header: MrcHeader, path: Path) -> NDArray[Any]:
+    """Make room for one section as it is stored, where its bytes are there to fill it."""
+    if header.dtype is None:
+        raise PixelsError(
+            f"{path.name!r} holds pixels of MRC mode {header.mode}; have it written in mode 0, 1, "
+            "2, 6, 12 or 101",
+            "mode",
+        )
+    if header.sections_on_disk < 1:
+        raise PixelsError(f"{path.name!r} is cut within section 0", "truncated")
+    columns = nibbles.row_bytes(header.nx) if header.packed else header.nx
+    return np.empty((header.ny, columns), header.dtype)
+
+
+def _fill_section(
+    file: int, stored: NDArray[Any], section: int, header: MrcHeader, path: Path, pace: Pace
+) -> None:
+    start = header.data_offset + section * header.section_bytes
+    there = start + header.section_bytes <= header.file_size
+    flat = stored.reshape(-1).view(np.uint8).data
+    if not there or fill(file, flat, start, path, pace) < header.section_bytes:
+        raise PixelsError(f"{path.name!r} is cut within section {section}", "truncated")
+
+
+def _pixels(stored: NDArray[Any], header: MrcHeader) -> NDArray[Any]:
+    if header.packed:
+        return nibbles.as_counts(stored, header.nx)
+    return stored if stored.dtype.isnative else stored.astype(stored.dtype.newbyteorder("="))
 
 
 def read_tilt_angles(path: Path, header: MrcHeader) -> tuple[float | None, ...]:
-    """Read the tilt angle of each section (degrees) from SerialEM's extended header.
+    """Read the tilt angle of each section (degrees) from the extended header.
 
     Empty where there is no such header; None for a section whose entry is still blank. SerialEM
-    keeps the angle times 100 as the first short of each entry (SerialEM, EMimageExtra.cpp).
-    Raises `PixelsError` as `read_header` does.
+    keeps the angle times 100 as the first short of each entry (SerialEM, EMimageExtra.cpp); for
+    Thermo Fisher's see `fei_header`. Raises `PixelsError` as `read_header` does.
     """
+    if header.ext_type in fei_header.ENTRY_TYPES:
+        return tuple(section.angle_deg for section in read_fei_sections(path, header))
     stride = header.seri_bytes_per_section
     if stride < 2 or not header.seri_flags & _SERI_TILT_FLAG:
         return ()
-    wanted = min(header.nz * stride, header.nsymbt, _MAX_EXTENDED_BYTES)
-    raw = bytearray(wanted)
-    with _opened(path) as file:
-        got = _fill(file, memoryview(raw), HEADER_BYTES, path)
+    raw = _extended(path, header, header.nz * stride)
     order = ">" if header.big_endian else "<"
     angles: list[float | None] = []
-    for start in range(0, got - stride + 1, stride):
+    for start in range(0, len(raw) - stride + 1, stride):
         blank = not any(raw[start : start + stride])
         angle = struct.unpack_from(order + "h", raw, start)[0] / 100
         angles.append(None if blank else angle)
     return tuple(angles)
+
+
+def read_fei_sections(path: Path, header: MrcHeader) -> tuple[FeiSection, ...]:
+    """Read what Thermo Fisher's programs note of each section; empty where they did not.
+
+    Raises `PixelsError` as `read_header` does.
+    """
+    if header.ext_type not in fei_header.ENTRY_TYPES:
+        return ()
+    stride = fei_header.entry_bytes(_extended(path, header, 4))
+    if not stride:
+        return ()
+    raw = _extended(path, header, header.nz * stride)
+    starts = range(0, len(raw) - stride + 1, stride)
+    return tuple(fei_header.parse_entry(raw[start : start + stride]) for start in starts)
+
+
+def _extended(path: Path, header: MrcHeader, wanted: int) -> bytes:
+    raw = bytearray(min(wanted, header.nsymbt, _MAX_EXTENDED_BYTES))
+    with opened(path) as file:
+        got = fill(file, memoryview(raw), HEADER_BYTES, path)
+    return bytes(raw[:got])
 
 
 def write_mrc(path: Path, data: NDArray[Any], pixel_size_angstrom: float | None) -> None:
@@ -124,54 +194,19 @@ def _packed_header(stack: NDArray[Any], mode: int, pixel_size_angstrom: float) -
     return bytes(raw)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    try:
-        # Looked at before it is opened: opening a FIFO or a device can block or do something.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise PixelsError(f"{path.name!r} is not a regular file", "unreadable")
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise PixelsError(f"{path.name!r} is not there", "missing") from error
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
-def _unreadable(path: Path, error: OSError | ValueError) -> PixelsError:
-    why = getattr(error, "strerror", None) or error
-    return PixelsError(f"{path.name!r} cannot be read: {why}", "unreadable")
-
-
-def _fill(file: int, target: memoryview, start: int, path: Path) -> int:
-    """Read into `target` from byte `start` on; gives how many bytes there were."""
-    done = 0
-    try:
-        while done < len(target):
-            got = os.preadv(file, [target[done:]], start + done)
-            if got == 0:
-                break
-            done += got
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    return done
-
-
-def _header(file: int, path: Path) -> MrcHeader:
+def header_of(file: int, path: Path) -> MrcHeader:
+    """Read and check the header of an open file, as `read_header` does."""
     raw = bytearray(HEADER_BYTES)
-    got = _fill(file, memoryview(raw), 0, path)
-    try:
-        now = os.fstat(file)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not stat.S_ISREG(now.st_mode):
-        raise PixelsError(f"{path.name!r} is not a regular file", "unreadable")
+    got = fill(file, memoryview(raw), 0, path)
+    now = facts(file, path)
     if got < HEADER_BYTES:
         raise PixelsError(f"{path.name!r} ends within its {HEADER_BYTES}-byte header", "truncated")
-    return parse_header(bytes(raw), now, path.name)
+    header = parse_header(bytes(raw), now, path.name)
+    if header.pixel_size_angstrom is None and header.ext_type in fei_header.ENTRY_TYPES:
+        wanted = min(header.nsymbt, fei_header.ENTRY_START_BYTES)
+        first = fei_header.parse_entry(read_at(file, HEADER_BYTES, wanted, path))
+        return replace(header, pixel_size_angstrom=first.pixel_size_angstrom)
+    return header
 
 
 def _refuse_other_file(before: MrcHeader, now: MrcHeader, path: Path) -> None:
@@ -180,14 +215,3 @@ def _refuse_other_file(before: MrcHeader, now: MrcHeader, path: Path) -> None:
 
     if layout(before) != layout(now) or now.nz < before.nz or now.file_size < before.file_size:
         raise PixelsError(f"{path.name!r} was rewritten while it was read", "changed")
-
-
-def _refuse_replaced(file: int, path: Path) -> None:
-    try:
-        same = os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError as error:
-        raise PixelsError(f"{path.name!r} went away while it was read", "missing") from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not same:
-        raise PixelsError(f"{path.name!r} was replaced while it was read", "changed")

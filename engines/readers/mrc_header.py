@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from engines.errors import PixelsError
+from engines.readers import nibbles
 
 HEADER_BYTES = 1024
 MAX_SIDE_PX = 65_536
@@ -22,12 +23,14 @@ MAX_SECTION_BYTES = 1 << 30
 _LARGEST_SECTION_COUNT = 1_000_000
 _BYTES_UNREAD = {3: 4, 4: 8, 16: 3}
 """Per pixel, of the modes that are known but not read: complex numbers, colours."""
-_HALF_BYTES = 101
+_PACKED = 101
 _LARGEST_MODE = 999
-_DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
-_KNOWN_MODES = frozenset({*_DTYPES, *_BYTES_UNREAD, _HALF_BYTES})
+_DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", _PACKED: "u1"}
+_KNOWN_MODES = frozenset({*_DTYPES, *_BYTES_UNREAD, _PACKED})
 _IMOD_STAMP = 1_146_047_817
 _IMOD_SIGNED_BYTES = 1
+_IMOD_PACKED_BYTES = 16
+_PACKED_TITLE = b"4 bits packed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class MrcHeader:
     """What the header of an MRC file says, checked against the size of the file."""
 
     nx: int
-    """Columns (px)."""
+    """Columns (px), where two share a byte after unpacking."""
     ny: int
     """Rows (px)."""
     nz: int
@@ -43,6 +46,8 @@ class MrcHeader:
     mode: int
     dtype: np.dtype[Any] | None
     """As stored, byte order included; None for a mode whose pixels cannot be read."""
+    packed: bool
+    """Whether two pixels share a byte, the left one in its low half."""
     data_offset: int
     section_bytes: int
     """0 for a mode that nobody knows."""
@@ -85,8 +90,11 @@ def parse_header(raw: bytes, now: os.stat_result, name: str) -> MrcHeader:
     if 0 in (nx, ny, nz):
         raise PixelsError(f"{name!r} holds no image yet ({nx} x {ny} x {nz})", "truncated")
     dtype = _dtype(raw, order, mode)
-    section_bytes = _section_bytes(nx, ny, mode, dtype)
-    if section_bytes > MAX_SECTION_BYTES:
+    packed = mode == _PACKED
+    if mode == 0 and _is_packed_at_half_width(raw, order, nx, ny):
+        nx, packed, dtype = 2 * nx, True, np.dtype("u1")
+    section_bytes = nibbles.row_bytes(nx) * ny if packed else _section_bytes(nx, ny, mode, dtype)
+    if max(section_bytes, nx * ny) > MAX_SECTION_BYTES:
         raise PixelsError(f"{name!r} claims {nx} x {ny} pixels, more than any camera has", "header")
     if HEADER_BYTES + nsymbt > now.st_size:
         raise PixelsError(
@@ -101,6 +109,7 @@ def parse_header(raw: bytes, now: os.stat_result, name: str) -> MrcHeader:
         nz=nz,
         mode=mode,
         dtype=dtype,
+        packed=packed,
         data_offset=HEADER_BYTES + nsymbt,
         section_bytes=section_bytes,
         pixel_size_angstrom=_pixel_size_angstrom(raw, order),
@@ -145,8 +154,6 @@ def _is_of_unknown_mode(raw: bytes, order: str) -> bool:
 
 
 def _section_bytes(nx: int, ny: int, mode: int, dtype: np.dtype[Any] | None) -> int:
-    if mode == _HALF_BYTES:
-        return (nx + 1) // 2 * ny
     return nx * ny * (_BYTES_UNREAD.get(mode, 0) if dtype is None else dtype.itemsize)
 
 
@@ -154,10 +161,31 @@ def _dtype(raw: bytes, order: str, mode: int) -> np.dtype[Any] | None:
     code = _DTYPES.get(mode)
     if code is None:
         return None
-    stamp, flags = struct.unpack_from(order + "2i", raw, 152)
-    if mode == 0 and stamp == _IMOD_STAMP and not flags & _IMOD_SIGNED_BYTES:
-        code = "u1"  # IMOD and SerialEM bytes are unsigned unless they say otherwise
+    if mode == 0 and _are_unsigned(raw, order):
+        code = "u1"
     return np.dtype(order + code)
+
+
+def _are_unsigned(raw: bytes, order: str) -> bool:
+    """Whether bytes are unsigned: those of IMOD and SerialEM are unless they say otherwise.
+
+    Without IMOD's stamp they are signed, as MRC2014 has it, unless the range of values in the
+    header says that they cannot be.
+    """
+    stamp, flags = struct.unpack_from(order + "2i", raw, 152)
+    if stamp == _IMOD_STAMP:
+        return not flags & _IMOD_SIGNED_BYTES
+    low, high = struct.unpack_from(order + "2f", raw, 76)
+    return bool(low >= 0.0 and high >= 128.0)
+
+
+def _is_packed_at_half_width(raw: bytes, order: str, nx: int, ny: int) -> bool:
+    """Whether bytes hold two pixels each, as IMOD finds out: by a flag, or by title and size."""
+    stamp, flags = struct.unpack_from(order + "2i", raw, 152)
+    if stamp == _IMOD_STAMP and flags & _IMOD_PACKED_BYTES:
+        return True
+    (titles,) = struct.unpack_from(order + "i", raw, 220)
+    return titles == 1 and _PACKED_TITLE in raw[224:304] and nibbles.are_likely(nx, ny)
 
 
 def _pixel_size_angstrom(raw: bytes, order: str) -> float | None:
