@@ -10,23 +10,25 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
-from typing import Any
 
 from engines.errors import BackendError, BundleError
 from monitor.errors import JournalError
-from monitor.health import Health, judge, notify_systemd
+from monitor.health import notify_systemd
 from monitor.intake import Intake
 from monitor.journal import Committed, Journal
-from monitor.messages import LamellaMessage, StatusMessage, parse, utc_now
+from monitor.messages import StatusMessage, parse
 from monitor.network import load_segmenter
+from monitor.pace import Pace
 from monitor.pipeline import Pipeline
 from monitor.problems import Problems
 from monitor.publisher import Publisher
+from monitor.reporting import Identity, Reporter, recall, recall_with_tilts
 from monitor.sessions import LooseSessions
+from monitor.set_aside import SetAside
 from monitor.settings import Settings
-from monitor.sinks.metrics import Metrics, RecalledLamella
+from monitor.sinks.metrics import Metrics
 from monitor.sinks.overlays import Overlays
 from monitor.sinks.protocol import Outgoing
 from monitor.sinks.stream import Stream
@@ -50,25 +52,24 @@ class Daemon:
         Raises `MonitorError` with one sentence.
         """
         self._settings = settings
-        self._boot_id = uuid.uuid4().hex
-        self._started_s = time.monotonic()
-        self._version = version("icewatch")
+        self._identity = Identity(version("icewatch"), uuid.uuid4().hex)
         self._stop = threading.Event()
         self._failed = threading.Event()
         self._problems = Problems()
-        self._pipeline: Pipeline | None = None
-        self._backend_name = ""
-        self._newest_seq = 0
         self._journal = Journal(settings.state.directory, settings.microscope)
         self._stream = Stream(settings.publish.zmq_endpoint, self._journal.messages_from)
         self._metrics = Metrics(
             settings.microscope,
-            self._version,
-            self._recall_with_tilts,
+            self._identity.version,
+            partial(recall_with_tilts, self._journal),
             self._journal.running_session(),
         )
+        self._set_aside = SetAside(settings.state.directory, self._journal, self._identity.boot_id)
         self._publisher = self._build_publisher()
-        self._source = all_sources(settings.acquisition.directory)
+        self._pace = Pace(settings.acquisition.read_rate_mb_per_s * 1e6, self._stop)
+        self._source = all_sources(
+            settings.acquisition.directory, settings.acquisition, pace=self._pace
+        )
         self._intake = Intake(
             settings.acquisition.directory,
             self._source,
@@ -77,7 +78,17 @@ class Daemon:
             on_gone=self._problems.solved,
         )
         self._stop_metrics = serve_metrics(settings.publish.metrics_address, self._metrics.registry)
-        self._web = serve_status(settings.publish.web_address, self.status)
+        self._reporter = Reporter(
+            settings,
+            self._identity,
+            self._journal,
+            self._intake,
+            self._problems,
+            self._set_aside,
+            lambda: self._publisher.failing,
+            lambda: self._stream.replay_endpoint,
+        )
+        self._web = serve_status(settings.publish.web_address, self._reporter.status)
 
     def _build_publisher(self) -> Publisher:
         settings, journal = self._settings, self._journal
@@ -85,30 +96,15 @@ class Daemon:
             settings.verdict_directory,
             settings.microscope,
             settings.verdict.mode,
-            self._recall,
+            partial(recall, journal),
             journal.running_session(),
         )
         overlays = Overlays(settings.state.directory / "overlays")
         publisher = Publisher(
-            self._stream, self._metrics, [verdict_files, overlays], self._status_message
+            self._stream, self._metrics, [verdict_files, overlays], self._heartbeat
         )
         publisher.put([_again(one) for one in journal.unsure_whether_sent()])
         return publisher
-
-    def _recall(self, session: str) -> list[LamellaMessage]:
-        """Give the newest message of each lamella of a session."""
-        found = (parse(one.topic, one.body) for one in self._journal.lamella_messages(session))
-        return [message for message in found if isinstance(message, LamellaMessage)]
-
-    def _recall_with_tilts(self, session: str) -> dict[str, RecalledLamella]:
-        """Give what the metrics show of each lamella of a session."""
-        found = {}
-        for message in self._recall(session):
-            readings = self._journal.history(message.lamella, session).readings
-            percents = [one.percent for _, one in readings if one.percent is not None]
-            newest = percents[-1] if percents else None
-            found[message.lamella] = RecalledLamella(message, newest)
-        return found
 
     def run(self) -> int:
         """Work until stopped; returns the exit status."""
@@ -140,6 +136,7 @@ class Daemon:
         self._web.server_close()
         self._stop_metrics()
         self._stream.close()
+        self._set_aside.close(orderly=not self._failed.is_set())
         try:
             self._journal.close(cleanly=cleanly)
         except JournalError as error:
@@ -171,12 +168,12 @@ class Daemon:
     def _work(self) -> None:
         """Read tilts as they land (the worker's body)."""
         segmenter = load_segmenter(self._settings.model.bundle, self._settings.model.backend)
-        self._backend_name = segmenter.backend_name
+        self._reporter.backend_name = segmenter.backend_name
         self._metrics.running(
             segmenter.bundle_name, segmenter.bundle_version, segmenter.backend_name
         )
         policy = self._settings.verdict.policy.build(self._settings.verdict.skip_above_ice_percent)
-        self._pipeline = Pipeline(
+        self._reporter.pipeline = pipeline = Pipeline(
             self._source,
             segmenter,
             policy,
@@ -187,7 +184,11 @@ class Daemon:
             LooseSessions(self._journal, self._settings.acquisition.session_gap_h),
             self._stop,
             microscope=self._settings.microscope,
-            boot_id=self._boot_id,
+            boot_id=self._identity.boot_id,
+            set_aside=self._set_aside,
+            make_way=self._intake.make_way,
+            waiting=lambda: self._intake.waiting,
+            pace=self._pace,
         )
         notify_systemd("READY=1")
         while not self._stop.is_set():
@@ -195,86 +196,26 @@ class Daemon:
             offer = self._intake.next(timeout_s=0.5)
             if offer is None:
                 continue
-            if self._pipeline.process(offer.landed):
+            if pipeline.process(offer.landed):
                 self._intake.done(offer.landed)
             else:
                 self._intake.retry(offer.landed)
 
-    def _health(self) -> Health:
-        return judge(
-            warm=self._pipeline is not None,
-            intake=self._intake.status(),
-            problems=self._problems,
-            failing_sinks=self._publisher.failing,
-        )
-
-    def _status_message(self) -> StatusMessage:
-        """Make the heartbeat (called by the publisher every second)."""
-        last_seq = self._last_seq()
+    def _heartbeat(self) -> StatusMessage:
+        """Do what is due every second, and make the heartbeat (called by the publisher)."""
         self._journal.mark_alive()
         self._end_if_engine_hangs()
-        health, intake = self._health(), self._intake.status()
-        return StatusMessage(
-            seq=last_seq,
-            boot_id=self._boot_id,
-            time=utc_now(),
-            microscope=self._settings.microscope,
-            state=health.state,
-            reason=health.reason,
-            backend=self._backend_name,
-            last_seq=last_seq,
-            backlog=intake.backlog,
-            oldest_unprocessed_s=round(intake.oldest_unprocessed_s, 3),
-            replay_endpoint=self._stream.replay_endpoint,
-        )
+        for relative in self._set_aside.take_requests():
+            self._intake.again(relative)
+        self._metrics.set_aside(len(self._set_aside.listed()))
+        return self._reporter.heartbeat()
 
     def _end_if_engine_hangs(self) -> None:
-        since_s = self._pipeline.inference_since_s if self._pipeline else None
+        pipeline = self._reporter.pipeline
+        since_s = pipeline.inference_since_s if pipeline else None
         if since_s is not None and time.monotonic() - since_s > ENGINE_CALL_MAX_S:
             logger.critical("an engine call hangs for over %g s: ending", ENGINE_CALL_MAX_S)
             os._exit(EXIT_FAILED)  # the worker cannot be stopped any other way
-
-    def status(self) -> dict[str, Any]:
-        """Tell everything that `icewatch status` shows (called by the HTTP thread)."""
-        health, intake = self._health(), self._intake.status()
-        return {
-            "schema": "icewatch.daemon/1",
-            "microscope": self._settings.microscope,
-            "version": self._version,
-            "state": health.state,
-            "reason": health.reason,
-            "backend": self._backend_name,
-            "bundle": self._settings.model.bundle,
-            "acquisition_directory": str(self._settings.acquisition.directory),
-            "uptime_s": round(time.monotonic() - self._started_s, 1),
-            "last_seq": self._last_seq(),
-            "backlog": intake.backlog,
-            "incomplete": intake.incomplete,
-            "watching": intake.watching,
-            "files_seen": intake.files_seen,
-            "oldest_unprocessed_s": round(intake.oldest_unprocessed_s, 3),
-            "zmq_endpoint": self._settings.publish.zmq_endpoint,
-            "replay_endpoint": self._stream.replay_endpoint,
-            "verdict_directory": str(self._settings.verdict_directory),
-            "sinks_failing": self._publisher.failing,
-            "problems": [asdict(problem) for problem in self._problems.open()],
-            "lamellae": self._lamellae(),
-        }
-
-    def _last_seq(self) -> int:
-        """Give the newest seq; the last one known while the journal cannot be read."""
-        try:
-            self._newest_seq = self._journal.last_seq()
-        except JournalError as error:
-            self._problems.journal_failed(str(error))
-        return self._newest_seq
-
-    def _lamellae(self) -> list[dict[str, Any]]:
-        try:
-            found = self._recall(self._journal.running_session())
-        except JournalError:
-            return []  # the state says why
-        return [message.model_dump(mode="json", by_alias=True) for message in found]
 
 
 def _again(one: Committed) -> Outgoing:

@@ -75,6 +75,94 @@ def demo(
     return play(keep, speed)
 
 
+@app.command(
+    epilog="Example: icewatch simulate OUT --layout pacetomo --speed 20 --truth truth.jsonl"
+)
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Directory to write in: a new one, or an empty one")],
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="serialem, serialem-bidirectional, serialem-resumed, pacetomo, frames-tiff, "
+            "frames-tiff-4bit, frames-mrc, frames-eer, tomography5, tomography5-5.7, "
+            "tomography5-eer, mixed or custom"
+        ),
+    ] = "serialem",
+    series: Annotated[int, typer.Option(help="Number of tilt series", min=1, max=1000)] = 3,
+    tilts: Annotated[int, typer.Option(help="Tilts of each series", min=1, max=200)] = 41,
+    size: Annotated[int, typer.Option(help="Side of an image in pixels", min=16, max=16384)] = 1024,
+    pixel_size: Annotated[
+        float, typer.Option(help="Pixel size in angstrom", min=0.1, max=100.0)
+    ] = 3.375,
+    interval: Annotated[
+        float, typer.Option(help="Seconds between two tilts", min=0.0, max=86400.0)
+    ] = 26.0,
+    speed: Annotated[
+        float, typer.Option(help="How many times faster than real time", min=0.01, max=1e6)
+    ] = 1.0,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of MRC, TIFF or PNG images to show instead")
+    ] = None,
+    ice: Annotated[
+        list[float] | None,
+        typer.Option(help="Ice wanted in percent, for each series in turn", min=0.0, max=100.0),
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="stall, cut, blink, reorder, late-mdoc, no-mdoc, overwrite or rsync; repeatable"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all that is drawn", min=0)] = 0,
+    write_speed: Annotated[
+        float | None, typer.Option(help="Write no faster than this, in MB/s", min=0.001, max=1e6)
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="File for one JSON line on each exposure, outside OUT")
+    ] = None,
+    append: Annotated[bool, typer.Option("--append", help="Add a session to OUT")] = False,
+) -> int:
+    """Let a pretend microscope write tilt series as the real programs do."""
+    from monitor.simulate.command import simulate as write_session
+    from monitor.simulate.request import Request
+
+    request = Request(
+        out=out,
+        layout=layout,
+        series=series,
+        tilts=tilts,
+        size_px=size,
+        pixel_size_angstrom=pixel_size,
+        interval_s=interval,
+        speed=speed,
+        images=images,
+        ice_percent=tuple(ice or ()),
+        faults=tuple(fault or ()),
+        seed=seed,
+        write_mb_per_s=write_speed,
+        truth=truth,
+        append=append,
+    )
+    return write_session(request)
+
+
+@app.command(epilog="Example: icewatch replay /data/finished --to /data/offload --speed 20")
+def replay(
+    directory: Annotated[Path, typer.Argument(help="Finished session; it is only read")],
+    to: Annotated[Path, typer.Option(help="Directory to write in: a new one, or an empty one")],
+    speed: Annotated[
+        float, typer.Option(help="How many times faster than real time", min=0.01, max=1e6)
+    ] = 1.0,
+    keep_gaps: Annotated[
+        bool, typer.Option("--keep-gaps", help="Do not shorten pauses of more than a minute")
+    ] = False,
+) -> int:
+    """Let a finished session land once more, with the timing that it had."""
+    from monitor.simulate.replay import replay as write_again
+
+    return write_again(directory, to, speed=speed, keep_gaps=keep_gaps)
+
+
 @app.command(epilog="Example: icewatch run --config /etc/icewatch/krios1.toml")
 def run(config: Config) -> int:
     """Watch the acquisition directory and publish readings until stopped."""
@@ -182,3 +270,20 @@ def status(
         show_status(found)
     working: bool = found["state"] in ("ready", "degraded")
     return 0 if working else EXIT_FAILED
+
+
+@app.command(epilog="Example: icewatch retry --config /etc/icewatch/krios1.toml TS_007")
+def retry(
+    config: Config,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Series or files of which to try tilts again (default: all)"),
+    ] = None,
+) -> None:
+    """Ask for tilts again that were set aside because the daemon died of them."""
+    from monitor.retry import ask_again
+    from monitor.screen import plain
+    from monitor.settings import load
+
+    for tilt in ask_again(load(config), names or []):
+        typer.echo(f"tried again: {plain(tilt['path'])}, section {tilt['section']}")

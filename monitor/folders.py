@@ -7,11 +7,11 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monitor.model import FileStat
+from monitor.walk import Seen, Stalled, Walk, file_stat, stat_now, why_stalled
 
 logger = logging.getLogger(__name__)
 
@@ -21,43 +21,19 @@ _LIST_AGAIN = 2
 _BELIEVE_EMPTY_AFTER_S = 30.0
 
 
-class Stalled(Exception):  # noqa: N818  a state to wait out, not a fault
-    """Raised when the directory cannot be scanned now; the text is one clear sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One file as a scan found it."""
-
-    image: str
-    """The file to hand on, relative to the acquisition directory."""
-    member: str
-    """The file that was seen: that image, or one that announces it."""
-    stat: FileStat
-
-
-@dataclass(slots=True)
-class Walk:
-    """What one scan found."""
-
-    seen: list[Seen] = field(default_factory=list)
-    """Files that are new, and with `every_file` all that some source claims."""
-    gone: list[tuple[str, str]] = field(default_factory=list)
-    """(image, member) of files that were there before."""
-
-
 @dataclass(slots=True)
 class _Folder:
     modified_ns: int = -1
     list_again: int = 0
     folders: tuple[str, ...] = ()
-    images: dict[str, str] = field(default_factory=dict)
-    """Name of each file that a source claims, and the image it belongs to."""
-    others: int = 0
-
-    @property
-    def is_filled(self) -> bool:
-        return bool(self.folders or self.images or self.others)
+    names: dict[str, str | None] = field(default_factory=dict)
+    """Each file, and the image that it belongs to; None where no source claims it."""
+    images: int = 0
+    """How many of them some source claims."""
+    special: int = 0
+    """How many links, sockets and the like lie there besides."""
+    empty_since_s: float | None = None
+    """Since when nothing is listed although something was there."""
 
 
 class FolderTree:
@@ -76,7 +52,7 @@ class FolderTree:
         self._folders: dict[str, _Folder] = {}
         self._unreadable: set[str] = set()
         self._empty_since_s: float | None = None
-        self._device: int | None = None
+        self._was_completed = False
         self.identity: tuple[int, int] | None = None
         """Device and inode of the directory: another one means another mount."""
         self.asked_s: float | None = None
@@ -92,27 +68,41 @@ class FolderTree:
         """Scan the directory; raises `Stalled` where that cannot be done now.
 
         Folders whose time did not change are not listed again and their files not looked at,
-        unless `every_file`.
+        unless `every_file`, or on another mount than last time. A folder that fails does not keep
+        the others from being scanned: what was seen is in the `Stalled` that is raised at the end.
         """
         walk = Walk()
+        failed: Stalled | None = None
         try:
-            self._check_root(walk)
+            self._check_root()
+            walk.is_first = not self._was_completed
+            every_file |= walk.is_first
             visited = set()
             waiting = [""]
             while waiting:
                 relative = waiting.pop()
                 visited.add(relative)
-                folder = self._visit(relative, walk, every_file=every_file)
+                try:
+                    folder = self._visit(relative, walk, every_file=every_file)
+                except OSError as error:
+                    failed = failed or Stalled(why_stalled(self._root / relative, error), walk)
+                    folder = self._folders.get(relative) or _Folder()
                 waiting.extend(relative + name + "/" for name in folder.folders)
         finally:
             self.asked_s = None
         for relative in self._folders.keys() - visited:
             self._drop(relative, walk)
-        folders = self._folders.values()
-        self.files_ignored = sum(folder.others for folder in folders)
-        self.files_seen = self.files_ignored + sum(len(folder.images) for folder in folders)
-        self.unreadable_folders = tuple(sorted(self._unreadable))
+        self._sum_up()
+        if failed is not None:
+            raise failed
+        self._was_completed = True
         return walk
+
+    def _sum_up(self) -> None:
+        folders = self._folders.values()
+        self.files_seen = sum(len(folder.names) + folder.special for folder in folders)
+        self.files_ignored = self.files_seen - sum(folder.images for folder in folders)
+        self.unreadable_folders = tuple(sorted(self._unreadable))
 
     def look(self, relative: str) -> list[Seen]:
         """Look at one path, a file or a folder with all below it, at once.
@@ -134,22 +124,35 @@ class FolderTree:
             elif stat.S_ISREG(found.st_mode):
                 image = self._claims(relative)
                 if image is not None:
-                    walk.seen.append(Seen(image, relative, _file_stat(found)))
+                    walk.seen.append(Seen(image, relative, file_stat(found)))
                     self._remember(relative, image)
-        except (OSError, Stalled):
+        except OSError:
             return walk.seen
         finally:
             self.asked_s = None
         return walk.seen
+
+    def stat_all(self, files: Iterable[tuple[str, str]]) -> Iterator[Seen]:
+        """Look at files that are known, as (image, member); gives those that can be seen."""
+        try:
+            for image, member in files:
+                self.asked_s = self._clock()
+                found = stat_now(self._root, member)
+                if found is not None:
+                    yield Seen(image, member, found)
+        finally:
+            self.asked_s = None
 
     def _remember(self, relative: str, image: str) -> None:
         """Have the next scan miss a file that goes away before it."""
         parent, slash, name = relative.rpartition("/")
         folder = self._folders.get(parent + slash)
         if folder is not None:
-            folder.images[name] = image
+            folder.images += folder.names.get(name) is None
+            folder.names[name] = image
 
-    def _check_root(self, walk: Walk) -> None:
+    def _check_root(self) -> None:
+        """See that the directory is there and not suddenly empty, and whether it is another."""
         root = self._root
         self.asked_s = self._clock()
         try:
@@ -157,18 +160,17 @@ class FolderTree:
             with os.scandir(root) as entries:
                 empty = next(entries, None) is None
         except OSError as error:
-            raise Stalled(_why(root, error)) from error
+            raise Stalled(why_stalled(root, error)) from error
+        identity = (found.st_dev, found.st_ino)
         if empty and (self.files_seen or len(self._folders) > 1):
             self._doubt_emptiness(found.st_dev)
-        if (found.st_dev, found.st_ino) != self.identity:
-            for relative in list(self._folders):
-                self._drop(relative, walk)
         self._empty_since_s = self._empty_since_s if empty else None
-        self._device, self.identity = found.st_dev, (found.st_dev, found.st_ino)
+        self._was_completed &= identity == self.identity
+        self.identity = identity
 
     def _doubt_emptiness(self, device: int) -> None:
         """A share that blinks lists nothing; that is no reason to believe that all was deleted."""
-        if device != self._device:
+        if self.identity is not None and device != self.identity[0]:
             raise Stalled(f"'{self._root}' is empty since its share went; mount the share again")
         if self._empty_since_s is None:
             self._empty_since_s = self._clock()
@@ -176,7 +178,10 @@ class FolderTree:
             raise Stalled(f"'{self._root}' is suddenly empty; see whether its share still works")
 
     def _visit(self, relative: str, walk: Walk, *, every_file: bool) -> _Folder:
-        """Bring what is known of one folder up to date; `relative` is "" or ends in a slash."""
+        """Bring what is known of one folder up to date; `relative` is "" or ends in a slash.
+
+        Raises `OSError` where it cannot be listed though it is there.
+        """
         folder = self._folders.get(relative) or _Folder()
         self.asked_s = self._clock()
         try:
@@ -184,8 +189,8 @@ class FolderTree:
             if modified_ns != folder.modified_ns:
                 folder.modified_ns, folder.list_again = modified_ns, _LIST_AGAIN + 1
             if every_file or folder.list_again > 0:
-                folder.list_again = max(0, folder.list_again - 1)
                 self._list(relative, folder, walk, every_file=every_file)
+                folder.list_again = max(0, folder.list_again - 1)
         except PermissionError:
             if relative not in self._unreadable:
                 logger.warning("%s: no permission to look into this folder", ascii(relative))
@@ -193,7 +198,7 @@ class FolderTree:
         except OSError as error:
             if error.errno in _GONE and relative:
                 return _Folder()
-            raise Stalled(_why(self._root / relative, error)) from error
+            raise
         else:
             self._unreadable.discard(relative)
         self._folders[relative] = folder
@@ -201,30 +206,44 @@ class FolderTree:
 
     def _list(self, relative: str, folder: _Folder, walk: Walk, *, every_file: bool) -> None:
         folders: list[str] = []
-        images: dict[str, str] = {}
-        others = 0
+        names: dict[str, str | None] = {}
+        special = 0
+        known = folder.names
         with os.scandir(self._root / relative) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    if not entry.name.startswith("."):
-                        folders.append(entry.name)
+                name = entry.name
+                if not entry.is_file(follow_symlinks=False):
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    if is_folder and not name.startswith("."):
+                        folders.append(name)
+                    special += not is_folder
                     continue
-                image = folder.images.get(entry.name)
-                is_new = image is None
-                if image is None and entry.is_file(follow_symlinks=False):
-                    image = self._claims(relative + entry.name)
-                if image is None:
-                    others += 1
-                    continue
-                images[entry.name] = image
-                if is_new or every_file:
-                    self.asked_s = self._clock()
+                is_new = name not in known
+                image = names[name] = self._claims(relative + name) if is_new else known[name]
+                if image is not None and (is_new or every_file):
                     self._see(entry, image, relative, walk)
-        for name in folder.images.keys() - images.keys():
-            walk.gone.append((folder.images[name], relative + name))
-        folder.folders, folder.images, folder.others = tuple(folders), images, others
+        if not (names or folders or special) and self._doubts(folder):
+            return
+        folder.empty_since_s = None
+        for name in known.keys() - names.keys():
+            image = known[name]
+            if image is not None:
+                walk.gone.append((image, relative + name))
+        folder.folders, folder.names, folder.special = tuple(folders), names, special
+        folder.images = sum(image is not None for image in names.values())
+
+    def _doubts(self, folder: _Folder) -> bool:
+        """Whether a folder that is suddenly empty is to be listed again before it is believed."""
+        if len(folder.names) + len(folder.folders) < 2:
+            return False
+        now_s = self._clock()
+        if folder.empty_since_s is None:
+            folder.empty_since_s = now_s
+        folder.list_again = _LIST_AGAIN
+        return now_s - folder.empty_since_s < _BELIEVE_EMPTY_AFTER_S
 
     def _see(self, entry: os.DirEntry[str], image: str, relative: str, walk: Walk) -> None:
+        self.asked_s = self._clock()
         try:
             found = entry.stat(follow_symlinks=False)
         except OSError as error:
@@ -232,23 +251,11 @@ class FolderTree:
                 return
             raise
         if stat.S_ISREG(found.st_mode):
-            walk.seen.append(Seen(image, relative + entry.name, _file_stat(found)))
+            walk.seen.append(Seen(image, relative + entry.name, file_stat(found)))
 
     def _drop(self, relative: str, walk: Walk) -> None:
         folder = self._folders.pop(relative)
-        walk.gone += [(image, relative + name) for name, image in folder.images.items()]
+        for name, image in folder.names.items():
+            if image is not None:
+                walk.gone.append((image, relative + name))
         self._unreadable.discard(relative)
-
-
-def _file_stat(found: os.stat_result) -> FileStat:
-    return FileStat(size=found.st_size, mtime_ns=found.st_mtime_ns, inode=found.st_ino)
-
-
-def _why(folder: Path, error: OSError) -> str:
-    if error.errno == errno.ENOENT:
-        return f"'{folder}' is not there; mount the share or correct acquisition.directory"
-    if error.errno == errno.ENOTDIR:
-        return f"'{folder}' is not a directory; correct acquisition.directory"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"'{folder}' may not be read; give the user that icewatch runs as the right to"
-    return f"'{folder}' cannot be listed ({error.strerror}); see whether its share still works"

@@ -8,15 +8,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from monitor.folders import FolderTree, Seen, Stalled
+from monitor.folders import FolderTree
 from monitor.landing import LandedQueue
 from monitor.model import Landed
 from monitor.sources.protocol import Source
+from monitor.walk import Seen, Stalled, Walk, stat_now
 from monitor.watching import FolderEvents, has_remote_writers
 
 logger = logging.getLogger(__name__)
@@ -24,9 +26,11 @@ logger = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 2.0
 """Files that are not complete are looked at this often, however rare the scans are."""
 _SWEEP_INTERVAL_S = 30.0
-_NO_ANSWER_S = 10.0
+NO_ANSWER_S = 10.0
+"""A file system that owes an answer for longer counts as stalled."""
 _MAX_HINTS = 10_000
 _LONGEST_WAIT_S = 0.2
+_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class Intake:
         watch: Literal["auto", "events", "poll"] = "auto",
         clock: Callable[[], float] = time.monotonic,
         on_gone: Callable[[str], None] = lambda relative: None,
+        no_answer_s: float = NO_ANSWER_S,
     ) -> None:
         """Take the directory, and the source that says which files matter and reads them.
 
@@ -84,6 +89,9 @@ class Intake:
         self._watch = watch
         self._clock = clock
         self._on_gone = on_gone
+        self._no_answer_s = no_answer_s
+        self._worker_asked_s: float | None = None
+        self._has_remote_writers = True
         self._tree = FolderTree(directory, source.claims, clock)
         self._hints: dict[str, None] = {}
         self._woken = threading.Condition()
@@ -115,12 +123,47 @@ class Intake:
             self._look(self._queue.unsettled(), now_s)
 
     def next(self, timeout_s: float) -> Offer | None:
-        """Give the file that waits longest; None if none came within `timeout_s`.
+        """Give the file whose turn it is, as it is now; None if none came within `timeout_s`.
 
-        What is given must be given back with `done` or `retry`.
+        What is given must be given back with `done` or `retry`. A file that cannot be looked at
+        now is not given, but left to the next scan.
         """
-        landed = self._queue.get(timeout_s)
-        return Offer(landed, self._source) if landed else None
+        while (landed := self._queue.get(timeout_s)) is not None:
+            as_it_is = self._as_it_is(landed.relative)
+            if as_it_is is not None:
+                return Offer(as_it_is, self._source)
+            self.retry(landed)
+            timeout_s = 0.0
+        return None
+
+    def _as_it_is(self, relative: str) -> Landed | None:
+        """Look at a file right before it is worked on, since it may have waited for long."""
+        found = {}
+        try:
+            for member in self._queue.members(relative):
+                self._worker_asked_s = self._clock()
+                stat = stat_now(self._directory, member)
+                if stat is not None:
+                    found[member] = stat
+        finally:
+            self._worker_asked_s = None
+        if relative not in found:
+            return None
+        apart_s = self._look_interval_s / 2
+        return self._queue.looked(relative, found, apart_s, any_inode=self._has_remote_writers)
+
+    def make_way(self, landed: Landed) -> bool:
+        """Whether work on a file is to pause, until its `retry`, for one that landed since."""
+        return self._queue.make_way(landed.relative)
+
+    def again(self, relative: str) -> None:
+        """Offer a file again that was dealt with."""
+        self._queue.again(relative)
+
+    @property
+    def waiting(self) -> int:
+        """How many files wait for the worker."""
+        return len(self._queue)
 
     def done(self, landed: Landed) -> None:
         """Say that a file was dealt with: it comes again only when it changes."""
@@ -135,9 +178,10 @@ class Intake:
     def status(self) -> IntakeStatus:
         """Tell how things are; safe to call from any thread, also while the share hangs."""
         now_s = self._clock()
-        reason, asked_s = self._stalled, self._tree.asked_s
-        if asked_s is not None and now_s - asked_s > _NO_ANSWER_S:
-            waited = int(now_s - asked_s)
+        reason = self._stalled
+        asked_s = [one for one in (self._tree.asked_s, self._worker_asked_s) if one is not None]
+        if asked_s and now_s - min(asked_s) > self._no_answer_s:
+            waited = int(now_s - min(asked_s))
             reason = f"'{self._directory}' has not answered for {waited} s; see to its share"
         return IntakeStatus(
             stalled=bool(reason),
@@ -158,15 +202,12 @@ class Intake:
         try:
             walk = self._tree.walk(every_file=sweep)
         except Stalled as stalled:
+            self._take(stalled.walk)
             self._stall(str(stalled))
         else:
             self._resume()
             self._watch_directory()
-            for image, member in walk.gone:
-                self._queue.gone(image, member)
-                if member == image:
-                    self._on_gone(image)
-            self._saw(sorted(walk.seen, key=lambda seen: (seen.stat.mtime_ns, seen.member)))
+            self._take(walk)
             self._look(() if sweep else self._queue.lively(), started_s)
             self._last_scan_s = self._clock()
         took_s = self._clock() - started_s
@@ -175,16 +216,26 @@ class Intake:
         if sweep:
             self._next_sweep_s = started_s + max(_SWEEP_INTERVAL_S, 10 * took_s)
 
+    def _take(self, walk: Walk) -> None:
+        """Tell the queue what a walk found."""
+        for image, member in walk.gone:
+            self._queue.gone(image, member)
+            if member == image:
+                self._on_gone(image)
+        walk.seen.sort(key=lambda seen: (seen.stat.mtime_ns, seen.member))
+        self._saw(walk.seen, lay_there=walk.is_first)
+
     def _look(self, files: Iterable[tuple[str, str]], started_s: float) -> None:
         """Stat single files, then let those come again that were not complete."""
-        for _, member in files:
-            self._saw(self._tree.look(member))
+        self._saw(self._tree.stat_all(files))
         self._queue.scanned(started_s, self._look_interval_s / 2)
         self._next_look_s = started_s + self._look_interval_s
 
-    def _saw(self, files: Iterable[Seen]) -> None:
-        for seen in files:
-            self._queue.saw(seen.image, seen.member, seen.stat)
+    def _saw(self, files: Iterable[Seen], *, lay_there: bool = False) -> None:
+        # In parts, so that neither the worker nor the status waits for long.
+        for part in _batched(files, _AT_ONCE):
+            any_inode = self._has_remote_writers
+            self._queue.saw_all(part, lay_there=lay_there, any_inode=any_inode)
 
     def _stall(self, reason: str) -> None:
         if reason != self._stalled:
@@ -202,9 +253,10 @@ class Intake:
             return
         self._watched = self._tree.identity
         self._events.stop()
-        wanted = self._watch == "events" or (
-            self._watch == "auto" and not has_remote_writers(self._directory)
-        )
+        self._tree.asked_s = self._clock()
+        self._has_remote_writers = has_remote_writers(self._directory)
+        self._tree.asked_s = None
+        wanted = self._watch == "events" or (self._watch == "auto" and not self._has_remote_writers)
         self._watching = "events" if wanted and self._events.start(self._directory) else "poll"
         self._sweep_wanted = True  # for what came between the scan and the first event
 
@@ -227,3 +279,10 @@ class Intake:
         with self._woken:
             if not self._hints:
                 self._woken.wait(min(max(due_s, 0.0), _LONGEST_WAIT_S))
+
+
+def _batched(files: Iterable[Seen], size: int) -> Iterator[list[Seen]]:
+    """Give files in lists of at most `size`, each as soon as it is full."""
+    rest = iter(files)
+    while part := list(islice(rest, size)):
+        yield part

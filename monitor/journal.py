@@ -6,49 +6,28 @@ survives a power cut. Nothing is sent that is not committed here first.
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from monitor.errors import JournalError
+from monitor.journal_marks import UNSURE_S, Alive, hold_alone
+from monitor.journal_records import (
+    reading_from,
+    reading_text,
+    tilt_from,
+    tilt_text,
+    tilts_expected,
+)
+from monitor.journal_schema import SCHEMA_VERSION, bring_up_to_date
 from monitor.messages import encodable
 from monitor.model import Decision, IceReading, LamellaHistory, Tilt, TiltId
-
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE tilts (
-    number INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    session TEXT NOT NULL,
-    lamella TEXT NOT NULL,
-    tilt TEXT NOT NULL,
-    reading TEXT NOT NULL,
-    committed_at REAL NOT NULL
-);
-CREATE INDEX tilts_by_lamella ON tilts (lamella, number);
-CREATE TABLE verdicts (
-    lamella TEXT PRIMARY KEY,
-    session TEXT NOT NULL,
-    decision TEXT NOT NULL,
-    seq INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE messages (
-    seq INTEGER PRIMARY KEY,
-    topic TEXT NOT NULL,
-    body BLOB NOT NULL,
-    committed_at REAL NOT NULL
-);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +46,18 @@ Draft = tuple[str, bytes]
 class Journal:
     """The memory of one microscope's daemon; safe to call from any of its threads."""
 
-    def __init__(self, directory: Path, microscope: str) -> None:
+    def __init__(
+        self, directory: Path, microscope: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Open or create the journal; raises `JournalError` with the remedy."""
         self.path = directory / "journal.sqlite3"
+        self._clock = clock
         self._alive = directory / "alive"
+        self._sent = Alive(self._alive)
         self._lock = threading.RLock()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._held = _hold_alone(directory)
+            self._held = hold_alone(directory)
         except OSError as error:
             raise JournalError(
                 f"state.directory '{directory}' cannot be used ({error.strerror}); make it "
@@ -104,12 +87,12 @@ class Journal:
                 f"journal '{self.path}' was written by a newer icewatch (schema {version}, this "
                 f"one knows {SCHEMA_VERSION}); update icewatch or name another state.directory"
             )
-        if version == 0:
+        if version < SCHEMA_VERSION:
             with self._transaction():
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-                self.set("microscope", microscope)
+                bring_up_to_date(self._db, version)
+                if version == 0:
+                    self.set("microscope", microscope)
+        self._newest_seq = self.last_seq()
         owner = self.get("microscope", microscope)
         if owner != microscope:
             raise JournalError(
@@ -160,18 +143,7 @@ class Journal:
                     Committed(first + offset, topic, body)
                     for offset, (topic, body) in enumerate(draft(first))
                 ]
-                self._db.execute(
-                    "INSERT INTO tilts (id, session, lamella, tilt, reading, committed_at)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        encodable(str(tilt.id)),
-                        encodable(tilt.session),
-                        encodable(tilt.lamella),
-                        json.dumps(asdict(tilt)),
-                        json.dumps(asdict(reading)),
-                        now,
-                    ),
-                )
+                self._insert(tilt, reading, now)
                 self._db.executemany(
                     "INSERT INTO messages VALUES (?, ?, ?, ?)",
                     [(message.seq, message.topic, message.body, now) for message in messages],
@@ -185,11 +157,47 @@ class Journal:
                 f"journal '{self.path}' cannot commit ({error}); free space or mend the disk of "
                 "state.directory"
             ) from error
+        self._newest_seq = messages[-1].seq
         return messages
 
+    def _insert(self, tilt: Tilt, reading: IceReading, now: float) -> None:
+        number = self._db.execute(
+            "INSERT INTO tilts (id, session, lamella, movie, tilt, reading, committed_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                encodable(str(tilt.id)),
+                encodable(tilt.session),
+                encodable(tilt.lamella),
+                encodable(tilt.movie),
+                tilt_text(tilt),
+                reading_text(reading),
+                now,
+            ),
+        ).lastrowid
+        # Under its own name it must be new; what it is called besides may be said of others, too.
+        self._db.execute("INSERT INTO aliases VALUES (?, ?)", (encodable(str(tilt.id)), number))
+        self._db.executemany(
+            "INSERT OR IGNORE INTO aliases VALUES (?, ?)",
+            [(encodable(str(alias)), number) for alias in tilt.aliases],
+        )
+
     def knows(self, tilt_id: TiltId) -> bool:
-        """Say whether this exposure was read before."""
-        return bool(self._query("SELECT 1 FROM tilts WHERE id = ?", (encodable(str(tilt_id)),)))
+        """Say whether this exposure was read before, under this identity or another."""
+        query = "SELECT 1 FROM aliases WHERE alias = ?"
+        return bool(self._query(query, (encodable(str(tilt_id)),)))
+
+    def came_again(self, tilt: Tilt, again: Tilt) -> None:
+        """Note that a tilt that was added is the exposure that came again as `again`."""
+        names = dict.fromkeys(encodable(str(one)) for one in (again.id, *again.aliases))
+        query = "INSERT OR IGNORE INTO aliases SELECT ?, number FROM tilts WHERE id = ?"
+        for name in names:
+            self._query(query, (name, encodable(str(tilt.id))))
+
+    def tilts_of_movie(self, session: str, movie: str) -> list[Tilt]:
+        """Give the tilts of a session whose frames are in the movie of this name."""
+        query = "SELECT tilt FROM tilts WHERE session = ? AND movie = ? AND movie <> ''"
+        rows = self._query(query, (encodable(session), encodable(movie)))
+        return [tilt_from(text) for (text,) in rows]
 
     def history(self, lamella: str, session: str) -> LamellaHistory:
         """Give every reading of one lamella, in the order of arrival, and its last verdict."""
@@ -197,13 +205,12 @@ class Journal:
         where = "WHERE lamella = ? AND session = ?"
         rows = self._query(f"SELECT tilt, reading FROM tilts {where} ORDER BY number", key)
         verdict = self._query(f"SELECT decision FROM verdicts {where}", key)
-        readings = tuple((_tilt(json.loads(t)), _reading(json.loads(r))) for t, r in rows)
-        expected = [tilt.tilts_expected for tilt, _ in readings if tilt.tilts_expected]
+        readings = tuple((tilt_from(tilt), reading_from(reading)) for tilt, reading in rows)
         return LamellaHistory(
             lamella=lamella,
             readings=readings,
             previous=Decision(verdict[0][0]) if verdict else Decision.UNDECIDED,
-            tilts_expected=expected[-1] if expected else None,
+            tilts_expected=tilts_expected(tilt for tilt, _ in readings),
         )
 
     def last_seq(self) -> int:
@@ -211,7 +218,7 @@ class Journal:
         return int(self._query("SELECT max(seq) FROM messages")[0][0] or 0)
 
     def messages_from(self, seq: int, limit: int) -> list[Committed]:
-        """Give at most `limit` messages from `seq` on, oldest first, as they were sent."""
+        """Give at most `limit` messages (-1: all) from `seq` on, oldest first, as sent."""
         query = "SELECT seq, topic, body FROM messages WHERE seq >= ? ORDER BY seq LIMIT ?"
         return [Committed(*row) for row in self._query(query, (seq, limit))]
 
@@ -228,32 +235,31 @@ class Journal:
         """
         return [Committed(*row) for row in self._query(query, (encodable(session),))]
 
-    def unsure_whether_sent(self, window_s: float = 10.0) -> list[Committed]:
+    def unsure_whether_sent(self) -> list[Committed]:
         """Give what was committed in the last seconds before the last death.
 
-        A message may have been committed but not sent, or sent and lost in a buffer. The time of
-        death is when the daemon last marked itself alive. Nothing is unsure after a clean stop.
+        A message may have been committed but not sent, or sent and lost in a buffer. Nothing is
+        unsure after a clean stop.
         """
         if self.get("stopped_cleanly", "yes") == "yes":
             return []
-        newest = self._query("SELECT max(committed_at) FROM messages")[0][0]
-        alive = self._alive.stat().st_mtime if self._alive.exists() else 0.0
-        died = max(float(newest or 0.0), alive)
-        query = "SELECT seq, topic, body FROM messages WHERE committed_at >= ? ORDER BY seq"
-        return [Committed(*row) for row in self._query(query, (died - window_s,))]
+        sent = self._sent.sent_up_to()
+        if sent is None:  # an older icewatch left no word
+            newest = "(SELECT max(committed_at) FROM messages)"
+            query = f"SELECT max(seq) FROM messages WHERE committed_at < {newest} - {UNSURE_S}"
+            sent = int(self._query(query)[0][0] or 0)
+        return self.messages_from(sent + 1, -1)
 
     def mark_started(self) -> None:
         """Note that from now on a stop is a death unless `close` says otherwise."""
+        if self.get("stopped_cleanly", "yes") == "yes":
+            self._sent.all_sent(self._newest_seq)
         self.set("stopped_cleanly", "no")
         self.mark_alive()
 
     def mark_alive(self) -> None:
         """Note, without touching the database, that the daemon lives (called every second)."""
-        try:
-            self._alive.touch()
-            os.utime(self._alive)
-        except OSError:
-            return  # a full or read-only disk shows at the next commit, with its sentence
+        self._sent.mark(self._clock(), self._newest_seq)
 
     def get(self, key: str, default: str) -> str:
         """Give a remembered word, or the default."""
@@ -273,28 +279,3 @@ class Journal:
             finally:
                 self._db.close()
                 os.close(self._held)
-
-
-def _hold_alone(directory: Path) -> int:
-    """Lock the state directory for this process; the kernel lets go of it at any death."""
-    held = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(held)
-        raise JournalError(
-            f"state.directory '{directory}' is in use by another icewatch; stop that one, or name "
-            "another directory"
-        ) from error
-    return held
-
-
-def _tilt(raw: dict[str, Any]) -> Tilt:
-    raw["id"] = TiltId(**raw["id"])
-    raw["flags"] = tuple(raw["flags"])
-    return Tilt(**raw)
-
-
-def _reading(raw: dict[str, Any]) -> IceReading:
-    raw["flags"] = tuple(raw["flags"])
-    return IceReading(**raw)

@@ -1,45 +1,22 @@
 """Which files wait for the worker: a queue of paths, each at most once, and what is known of them.
 
 The intake thread tells what it saw, the worker takes a file, and says whether to look at it again.
+What landed while the daemon runs comes first, then what lay there at its start.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from monitor.landed_file import LandedFile, Recent, State
 from monitor.model import FileStat, Landed
 
-_RECENT_S = 3600.0
-
-
-class _State(Enum):
-    QUIET = auto()
-    """Nothing to do until it changes."""
-    WAITING = auto()
-    """In the queue."""
-    WORKING = auto()
-    """With the worker."""
-    CHANGED = auto()
-    """With the worker, and changed since: goes back into the queue afterwards."""
-    INCOMPLETE = auto()
-    """The worker wants to see it again: at its next change, or after the next scan."""
-
-
-@dataclass(slots=True)
-class _File:
-    """An image and the files that announce it (its mdoc)."""
-
-    members: dict[str, FileStat] = field(default_factory=dict)
-    changed_s: float = 0.0
-    unchanged_scans: int = 0
-    state: _State = _State.QUIET
-    changed_here: bool = False
-    """Whether it was seen to change, not only found."""
+_TURN_S = 10.0
+"""What lay there at start has a turn this often, also while new files keep the worker busy."""
 
 
 class LandedQueue:
@@ -52,68 +29,164 @@ class LandedQueue:
         """Take the acquisition directory and a monotonic clock (s)."""
         self._directory = directory
         self._clock = clock
-        self._files: dict[str, _File] = {}
-        self._waiting: dict[str, None] = {}
-        self._newest_ns = 0
+        self._files: dict[str, LandedFile] = {}
+        self._live: OrderedDict[str, None] = OrderedDict()
+        self._backlog: OrderedDict[str, None] = OrderedDict()
+        self._open: dict[str, None] = {}
+        """Files that are with the worker or incomplete."""
+        self._recent = Recent(self._files, clock)
+        self._turn_s = clock() + _TURN_S
+        """When the backlog has its next turn."""
         self._condition = threading.Condition()
 
     def get(self, timeout_s: float) -> Landed | None:
-        """Take the file that waits longest; None if none came within `timeout_s`."""
+        """Take the file whose turn it is; None if none came within `timeout_s`."""
         with self._condition:
-            if not self._condition.wait_for(lambda: self._waiting, timeout_s):
+            if not self._condition.wait_for(lambda: self._live or self._backlog, timeout_s):
                 return None
-            relative = next(iter(self._waiting))
-            del self._waiting[relative]
-            file = self._files[relative]
-            file.state = _State.WORKING
-            return Landed(
-                path=self._directory / relative,
-                relative=relative,
-                stat=file.members[relative],
-                unchanged_scans=file.unchanged_scans,
-                quiet_s=self._clock() - file.changed_s,
-                changed_s=file.changed_s,
-            )
+            file = self._files[self._next()]
+            file.made_way = False
+            self._enter(file, State.WORKING)
+            return self._landed(file)
+
+    def _next(self) -> str:
+        now_s = self._clock()
+        backlogs_turn = self._backlog and (not self._live or now_s >= self._turn_s)
+        if backlogs_turn or not self._backlog:
+            self._turn_s = now_s + _TURN_S
+        return next(iter(self._backlog if backlogs_turn else self._live))
+
+    def _landed(self, file: LandedFile) -> Landed:
+        now_s = self._clock()
+        return Landed(
+            path=self._directory / file.relative,
+            relative=file.relative,
+            stat=file.members[file.relative],
+            unchanged_scans=file.unchanged_scans,
+            quiet_s=now_s - file.changed_s,
+            changed_s=file.changed_s,
+            image_quiet_s=now_s - file.image_changed_s,
+        )
+
+    def members(self, relative: str) -> list[str]:
+        """List the files that are known of an image."""
+        with self._condition:
+            file = self._files.get(relative)
+            return list(file.members) if file else []
+
+    def looked(
+        self,
+        relative: str,
+        found: Mapping[str, FileStat],
+        apart_s: float,
+        *,
+        any_inode: bool = False,
+    ) -> Landed | None:
+        """Take in what a look at a file found that the worker just took; None if it is gone.
+
+        It proves that a file is at rest if the change was at least `apart_s` earlier.
+        """
+        with self._condition:
+            file = self._files.get(relative)
+            if file is None or not file.is_there:
+                return None
+            for member, stat in found.items():
+                self._note(file, member, stat, any_inode=any_inode)
+            file.prove(self._clock(), apart_s)
+            return self._landed(file)
 
     def done(self, relative: str) -> bool:
         """Say that a file was dealt with as it was when taken; False if it is gone by now."""
-        return self._give_back(relative, _State.QUIET)
+        return self._give_back(relative, State.QUIET)
 
     def retry(self, relative: str) -> bool:
         """Say that a file is not complete: it comes again when it changed or was scanned.
 
-        False if it is gone by now.
+        One that made way comes again at once. False if it is gone by now.
         """
-        return self._give_back(relative, _State.INCOMPLETE)
+        return self._give_back(relative, State.INCOMPLETE)
 
-    def _give_back(self, relative: str, state: _State) -> bool:
+    def _give_back(self, relative: str, state: State) -> bool:
         with self._condition:
             file = self._files.get(relative)
             if file is None:
                 return False
-            is_there = relative in file.members
-            if file.state not in (_State.WORKING, _State.CHANGED):
-                return is_there
-            changed = file.state is _State.CHANGED
-            file.state = state if is_there else _State.QUIET
+            if file.state not in (State.WORKING, State.CHANGED):
+                return file.is_there
+            changed = file.state is State.CHANGED
+            self._enter(file, state if file.is_there else State.QUIET)
+            if state is State.QUIET:
+                file.lay_there = False
             if changed:
-                self._offer(relative, file)
-            elif not file.members:
-                del self._files[relative]
-            return is_there
+                self._offer(file)
+            elif file.made_way and state is State.INCOMPLETE:
+                self._offer(file, first=True)
+            if not file.members:
+                self._forget(file)
+            return file.is_there
 
-    def saw(self, relative: str, member: str, stat: FileStat) -> None:
-        """Note what a look found: `member` belongs to the image `relative` (or is that image)."""
+    def make_way(self, relative: str) -> bool:
+        """Whether work on a file that lay there at start is to pause for one that landed since.
+
+        Its `retry` then brings it back at once, before the others that lay there.
+        """
         with self._condition:
-            file = self._files.setdefault(relative, _File())
-            if file.members.get(member) == stat:
-                return
-            file.changed_here = bool(file.members)
-            file.members[member] = stat
-            file.changed_s = self._clock()
-            file.unchanged_scans = 0
-            self._newest_ns = max(self._newest_ns, stat.mtime_ns)
-            self._offer(relative, file)
+            file = self._files.get(relative)
+            if file is None or not file.lay_there or not self._live:
+                return False
+            file.made_way = True
+            return True
+
+    def saw(
+        self,
+        relative: str,
+        member: str,
+        stat: FileStat,
+        *,
+        lay_there: bool = False,
+        any_inode: bool = False,
+    ) -> None:
+        """Note what a look found: `member` belongs to the image `relative` (or is that image).
+
+        `lay_there`: nobody knows when it landed, for this was the first look. `any_inode`: a new
+        inode alone is no change, since shares may give out new ones at any time.
+        """
+        self.saw_all([(relative, member, stat)], lay_there=lay_there, any_inode=any_inode)
+
+    def saw_all(
+        self,
+        found: Iterable[tuple[str, str, FileStat]],
+        *,
+        lay_there: bool = False,
+        any_inode: bool = False,
+    ) -> None:
+        """Note what a scan found, as `saw` does for each (image, member, stat)."""
+        with self._condition:
+            for relative, member, stat in found:
+                file = self._files.get(relative)
+                if file is None:
+                    file = self._files[relative] = LandedFile(relative)
+                self._saw(file, member, stat, lay_there=lay_there, any_inode=any_inode)
+
+    def _saw(
+        self, file: LandedFile, member: str, stat: FileStat, *, lay_there: bool, any_inode: bool
+    ) -> None:
+        was_known = bool(file.members)
+        if not self._note(file, member, stat, any_inode=any_inode):
+            return
+        file.changed_here = was_known
+        if not lay_there:
+            self._backlog.pop(file.relative, None)
+            file.lay_there = False
+        elif not was_known:
+            file.lay_there = True
+        self._offer(file)
+
+    def _note(self, file: LandedFile, member: str, stat: FileStat, *, any_inode: bool) -> bool:
+        changed = file.note(member, stat, self._clock(), any_inode=any_inode)
+        if changed:
+            self._recent.changed(file.relative, stat)
+        return changed
 
     def gone(self, relative: str, member: str) -> None:
         """Note that a file is no longer there."""
@@ -122,79 +195,90 @@ class LandedQueue:
             if file is None:
                 return
             file.members.pop(member, None)
-            if member == relative:
-                self._waiting.pop(relative, None)
-                if file.state is not _State.WORKING:
-                    file.state = _State.QUIET
-            if not file.members and file.state is _State.QUIET:
-                del self._files[relative]
+            if member == relative and file.state is not State.WORKING:
+                self._enter(file, State.QUIET)
+            if not file.members and file.state is State.QUIET:
+                self._forget(file)
+
+    def _forget(self, file: LandedFile) -> None:
+        del self._files[file.relative]
+        self._recent.forget(file.relative)
 
     def scanned(self, started_s: float, apart_s: float) -> None:
-        """Note that a scan that began at `started_s` saw every file that is not quiet.
+        """Note that a look that began at `started_s` saw every file that `unsettled` lists.
 
         It proves that a file is at rest if the change was at least `apart_s` earlier.
         """
         with self._condition:
-            for relative, file in self._files.items():
-                if file.state is _State.QUIET:
-                    continue
-                if started_s - file.changed_s >= apart_s:
-                    file.unchanged_scans += 1
-                if file.state is _State.INCOMPLETE:
-                    self._offer(relative, file)
+            for relative in list(self._open):
+                file = self._files[relative]
+                file.prove(started_s, apart_s)
+                if file.state is State.INCOMPLETE:
+                    self._offer(file)
 
-    def _offer(self, relative: str, file: _File) -> None:
-        if relative not in file.members:
+    def again(self, relative: str) -> None:
+        """Offer a file again although nothing happened to it."""
+        with self._condition:
+            file = self._files.get(relative)
+            if file is not None:
+                self._offer(file)
+
+    def _offer(self, file: LandedFile, *, first: bool = False) -> None:
+        if not file.is_there:
             return  # an mdoc whose image has not come yet
-        if file.state in (_State.WORKING, _State.CHANGED):
-            file.state = _State.CHANGED
+        if file.state not in (State.WAITING, State.CHANGED):
+            file.undone_since_s = file.changed_s
+        if file.state in (State.WORKING, State.CHANGED):
+            self._enter(file, State.CHANGED)
             return
-        file.state = _State.WAITING
-        self._waiting[relative] = None
+        self._enter(file, State.WAITING)
+        lane = self._backlog if file.lay_there else self._live
+        lane[file.relative] = None
+        if first:
+            lane.move_to_end(file.relative, last=False)
         self._condition.notify()
 
+    def _enter(self, file: LandedFile, state: State) -> None:
+        file.state = state
+        if state is not State.WAITING:
+            self._live.pop(file.relative, None)
+            self._backlog.pop(file.relative, None)
+        if state in (State.QUIET, State.WAITING):
+            self._open.pop(file.relative, None)
+        else:
+            self._open[file.relative] = None
+
     def unsettled(self) -> list[tuple[str, str]]:
-        """List what every look has to stat, as (image, member): files that are not quiet."""
-        with self._condition:
-            return [
-                (relative, member)
-                for relative, file in self._files.items()
-                if file.state is not _State.QUIET
-                for member in file.members
-            ]
+        """List what every look has to stat, as (image, member): what is not quiet nor waits.
 
-    def lively(self) -> list[tuple[str, str]]:
-        """List what every scan has to stat: files not quiet, or changed within the last hour.
-
-        An hour by our own clock where the change was seen, else by the newest of all times of
-        modification: the file server's clock is only ever compared with itself.
+        What waits is looked at when its turn comes.
         """
         with self._condition:
-            now_s = self._clock()
-            newest_ns = self._newest_ns - int(_RECENT_S * 1e9)
-            return [
-                (relative, member)
-                for relative, file in self._files.items()
-                if file.state is not _State.QUIET
-                or (file.changed_here and now_s - file.changed_s < _RECENT_S)
-                or any(stat.mtime_ns > newest_ns for stat in file.members.values())
-                for member in file.members
-            ]
+            return self._with_members(self._open)
+
+    def lively(self) -> list[tuple[str, str]]:
+        """List what every scan has to stat: `unsettled`, and what changed within the last hour."""
+        with self._condition:
+            return self._with_members(dict.fromkeys([*self._open, *self._recent]))
+
+    def _with_members(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        return [(name, member) for name in names for member in self._files[name].members]
 
     def __len__(self) -> int:
         """How many files wait."""
-        return len(self._waiting)
+        return len(self._live) + len(self._backlog)
 
     @property
     def incomplete(self) -> int:
         """How many files wait to be completed by whoever writes them."""
         with self._condition:
-            return sum(file.state is _State.INCOMPLETE for file in self._files.values())
+            return sum(self._files[one].state is State.INCOMPLETE for one in self._open)
 
     @property
     def oldest_unprocessed_s(self) -> float:
         """For how many seconds the oldest change has not been dealt with (0 if there is none)."""
-        busy = (_State.WAITING, _State.WORKING, _State.CHANGED)
         with self._condition:
-            oldest = [file.changed_s for file in self._files.values() if file.state in busy]
-            return max(0.0, self._clock() - min(oldest)) if oldest else 0.0
+            busy = [one for one in self._open if self._files[one].state is not State.INCOMPLETE]
+            waiting = (*busy, *self._live, *self._backlog)
+            oldest = min((self._files[one].undone_since_s for one in waiting), default=None)
+            return 0.0 if oldest is None else max(0.0, self._clock() - oldest)

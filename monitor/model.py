@@ -141,3 +141,9 @@ class Landed:
     """Seconds, by our own monotonic clock, since the stat last changed."""
     changed_s: float = 0.0
     """When the stat last changed, by our own monotonic clock (s)."""
+    image_quiet_s: float = 0.0
+    """Seconds since the image itself changed, whatever its mdoc did; never less than `quiet_s`."""
+
+    def __post_init__(self) -> None:
+        """See that what says nothing on the image itself counts it as quiet as all together."""
+        object.__setattr__(self, "image_quiet_s", max(self.image_quiet_s, self.quiet_s))

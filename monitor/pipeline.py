@@ -8,29 +8,30 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from engines.errors import BackendError, EngineError, PixelsError
 from engines.icemap import IceMap
+from monitor.admission import Admission
 from monitor.errors import JournalError, MonitorError, NotReady, Unreadable
 from monitor.journal import Draft, Journal
-from monitor.messages import Stamp, encodable, lamella_message, parse, tilt_message, utc_now
-from monitor.model import IceReading, LamellaHistory, Landed, Tilt
+from monitor.messages import Stamp, lamella_message, parse, tilt_message, utc_now
+from monitor.model import IceReading, Landed, Tilt
+from monitor.pace import Pace, idle_io
 from monitor.policies import Policy
 from monitor.problems import Problems
+from monitor.readings import log_reading, overlay_name, reading_of, with_reading
 from monitor.sessions import LooseSessions
+from monitor.set_aside import SetAside
 from monitor.sinks.metrics import Metrics
 from monitor.sinks.protocol import Outgoing
 from monitor.sources.protocol import Source
 
 logger = logging.getLogger(__name__)
-
-DECODING_FAILED = "decoding_failed"
 
 
 class TiltReader(Protocol):
@@ -75,7 +76,17 @@ class Pipeline:
         *,
         microscope: str,
         boot_id: str,
+        set_aside: SetAside | None = None,
+        make_way: Callable[[Landed], bool] = lambda landed: False,
+        waiting: Callable[[], int] = lambda: 0,
+        pace: Pace | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Take all that a tilt passes on its way.
+
+        `make_way` says whether work on a file is to pause for others, `waiting` how many files
+        wait; `pace` is what the source asks before it reads.
+        """
         self._source = source
         self._segmenter = segmenter
         self._policy = policy
@@ -87,23 +98,37 @@ class Pipeline:
         self._stop = stop
         self._microscope = microscope
         self._boot_id = boot_id
+        self._set_aside = set_aside
+        self._make_way = make_way
+        self._pace = pace
+        self._clock = clock
+        self._admission = Admission(journal, set_aside, waiting)
+        self._reading_since_s: float | None = None
         self.inference_since_s: float | None = None
         """Monotonic start of the engine call that runs now; a hung engine is seen by its age."""
+
+    @property
+    def reading_since_s(self) -> float | None:
+        """Since when (monotonic) the file system owes the worker an answer; None if it owes none.
+
+        While reading is only held back, it owes none.
+        """
+        since_s, pace = self._reading_since_s, self._pace
+        if since_s is None or pace is None:
+            return since_s
+        return None if pace.asked_s == float("inf") else max(since_s, pace.asked_s)
 
     def process(self, landed: Landed) -> bool:
         """Read every new complete tilt of a file; False where it is to be looked at again.
 
-        Ends early, between two tilts, when the daemon is told to stop. Raises `BackendError` where
-        the engine can no longer be trusted: the process must end before it publishes another
-        number.
+        Ends early, between two tilts, when the daemon is told to stop or other files come first.
+        Raises `BackendError` where the engine can no longer be trusted: the process must end
+        before it publishes another number.
         """
         try:
-            all_read = True
-            for tilt in self._source.new_tilts(landed, self._journal.knows):
-                if self._stop.is_set():
-                    return False
-                all_read &= self._read(self._sessions.place(tilt), landed)
+            is_done, all_read = self._read_new(landed)
         except NotReady as error:
+            self._problems.unread(landed, error)
             if self._problems.waiting(landed, error):
                 self._metrics.count_refused(error.reason)
             return False
@@ -121,9 +146,35 @@ class Pipeline:
             logger.exception("unexpected error at %r", landed.relative)
             self._refuse(landed, f"{type(error).__name__}: {error}", "unexpected")
         else:
-            if all_read:
+            self._problems.was_read(landed.relative)
+            if all_read and is_done:
                 self._problems.solved(landed.relative)
+            return is_done
         return True
+
+    def _read_new(self, landed: Landed) -> tuple[bool, bool]:
+        """Read the new tilts of a file: whether none is left for later, and all had pixels."""
+        began, all_read, later = False, True, False
+        for tilt in self._new_tilts(landed):
+            if self._stop.is_set() or (began and self._make_way(landed)):
+                return False, all_read
+            placed = self._sessions.place(tilt)
+            admitted = self._admission.of(placed, landed)
+            later |= admitted == "later"
+            if admitted == "now":
+                began = True
+                all_read &= self._read(placed, landed)
+        self._admission.listed(landed, only_later=later and not began)
+        return not later, all_read
+
+    def _new_tilts(self, landed: Landed) -> Iterator[Tilt]:
+        tilts = self._source.new_tilts(landed, self._journal.knows)
+        while True:
+            with self._asking():
+                tilt = next(tilts, None)
+            if tilt is None:
+                return
+            yield tilt
 
     def _refuse(self, landed: Landed, sentence: str, reason: str) -> None:
         if self._problems.refused(landed, sentence):
@@ -131,37 +182,41 @@ class Pipeline:
 
     def _read(self, tilt: Tilt, landed: Landed) -> bool:
         """Read, judge and commit one tilt; False where its pixels could not be had."""
+        if self._set_aside is None:
+            return self._read_and_commit(tilt, landed)
+        self._set_aside.begin(tilt)
+        try:
+            was_read = self._read_and_commit(tilt, landed)
+        except BackendError:
+            raise  # the process ends, and this tilt may be why
+        except Exception:
+            self._set_aside.over()
+            raise
+        self._set_aside.over()
+        self._set_aside.survived(tilt)
+        return was_read
+
+    def _read_and_commit(self, tilt: Tilt, landed: Landed) -> bool:
         icemap: IceMap | None = None
         try:
-            with self._timed("read"):
+            with self._timed("read"), self._asking(), idle_io():
                 image = self._source.pixels(tilt)
+            self._problems.was_read(landed.relative)
             with self._timed("infer"), self._engine_call():
                 icemap = self._segmenter.read(image, tilt.pixel_size_angstrom)
         except (Unreadable, PixelsError) as error:
             # The exposure is complete but its pixels cannot be had: that is published, as null.
             self._refuse(landed, str(error), error.reason)
-        reading = self._reading(icemap, tilt)
+        reading = reading_of(icemap, self._model, tilt.flags)
         with self._timed("decide"):
             self._commit(tilt, reading, icemap, landed)
         return icemap is not None
-
-    def _reading(self, icemap: IceMap | None, tilt: Tilt) -> IceReading:
-        model = (
-            self._segmenter.bundle_name,
-            self._segmenter.bundle_version,
-            self._segmenter.backend_name,
-        )
-        if icemap is None:
-            return IceReading(
-                None, None, None, {}, 0.0, (*tilt.flags, DECODING_FAILED), False, *model
-            )
-        return reading_of(icemap, model, tilt.flags)
 
     def _commit(
         self, tilt: Tilt, reading: IceReading, icemap: IceMap | None, landed: Landed
     ) -> None:
         history = self._journal.history(tilt.lamella, tilt.session)
-        verdict = self._policy.decide(_with(history, tilt, reading))
+        verdict = self._policy.decide(with_reading(history, tilt, reading))
 
         def draft(first_seq: int) -> list[Draft]:
             time_utc = utc_now()
@@ -169,7 +224,7 @@ class Pipeline:
                 Stamp(seq=seq, boot_id=self._boot_id, time=time_utc, microscope=self._microscope)
                 for seq in (first_seq, first_seq + 1)
             ]
-            latency_s = max(0.0, time.monotonic() - landed.changed_s)
+            latency_s = max(0.0, self._clock() - landed.changed_s)
             messages = (
                 tilt_message(stamps[0], tilt, reading, latency_s),
                 lamella_message(stamps[1], tilt, verdict),
@@ -192,7 +247,12 @@ class Pipeline:
                 for one in committed
             ]
         )
-        _log(tilt, reading, verdict.decision)
+        log_reading(tilt, reading, verdict.decision)
+
+    @property
+    def _model(self) -> tuple[str, str, str]:
+        engine = self._segmenter
+        return engine.bundle_name, engine.bundle_version, engine.backend_name
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -208,44 +268,10 @@ class Pipeline:
         finally:
             self.inference_since_s = None
 
-
-def reading_of(
-    icemap: IceMap, model: tuple[str, str, str], source_flags: tuple[str, ...] = ()
-) -> IceReading:
-    """Keep of an ice map what is journalled and published (all but the arrays)."""
-    return IceReading(
-        icemap.percent,
-        icemap.percent_low,
-        icemap.percent_high,
-        dict(icemap.phases),
-        icemap.valid_area_percent,
-        tuple(dict.fromkeys((*source_flags, *(str(flag) for flag in icemap.flags)))),
-        icemap.in_domain,
-        *model,
-    )
-
-
-def overlay_name(tilt: Tilt) -> PurePosixPath:
-    """Name the overlay of a tilt: folder and stem of its file, then the section."""
-    path = PurePosixPath(tilt.path)
-    return path.with_name(f"{path.stem}_{tilt.section:04d}.overlay")
-
-
-def _with(history: LamellaHistory, tilt: Tilt, reading: IceReading) -> LamellaHistory:
-    return LamellaHistory(
-        lamella=history.lamella,
-        readings=(*history.readings, (tilt, reading)),
-        previous=history.previous,
-        tilts_expected=tilt.tilts_expected or history.tilts_expected,
-    )
-
-
-def _log(tilt: Tilt, reading: IceReading, decision: str) -> None:
-    logger.info(
-        "tilt series=%s angle_deg=%s ice_percent=%s flags=%s verdict=%s",
-        ascii(encodable(tilt.series)),
-        tilt.angle_deg,
-        "none" if reading.percent is None else f"{reading.percent:.2f}",
-        ",".join(reading.flags) or "-",
-        decision,
-    )
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        self._reading_since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._reading_since_s = None

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from monitor.folders import FolderTree, Stalled, Walk
+from monitor.folders import FolderTree
+from monitor.walk import Stalled, Walk
 from tests.privileges import as_nobody
 
 
@@ -188,8 +189,8 @@ def test_a_share_that_is_suddenly_empty_is_doubted_for_a_while(tmp_path: Path) -
 
 def test_a_directory_that_is_empty_from_the_start_is_fine(tmp_path: Path) -> None:
     tree = tree_of(tmp_path)
-    for _ in range(3):
-        assert tree.walk(every_file=True) == Walk()
+    for first in (True, False, False):
+        assert tree.walk(every_file=True) == Walk(is_first=first)
 
 
 def test_a_new_mount_is_read_anew(tmp_path: Path) -> None:
@@ -202,8 +203,10 @@ def test_a_new_mount_is_read_anew(tmp_path: Path) -> None:
     fill(root, "s/a.mrc", "s/b.mrc")
     walk = tree.walk(every_file=False)
     assert members(walk) == ["s/a.mrc", "s/b.mrc"]
-    assert walk.gone == [("s/a.mrc", "s/a.mrc")]
+    assert walk.gone == []
+    assert walk.is_first
     assert tree.identity != before
+    assert not tree.walk(every_file=True).is_first
 
 
 def test_an_error_of_the_share_stalls_and_deletes_nothing(
@@ -220,9 +223,49 @@ def test_an_error_of_the_share_stalls_and_deletes_nothing(
         return real(path)
 
     monkeypatch.setattr(os, "scandir", broken)
-    with pytest.raises(Stalled, match="Stale file handle"):
-        tree.walk(every_file=True)
+    fill(tmp_path, "s/c.mrc", "u/d.mrc")
+    with pytest.raises(Stalled, match="Stale file handle") as caught:
+        tree.walk(every_file=False)
+    assert members(caught.value.walk) == ["s/c.mrc", "u/d.mrc"], "the other folders go on"
+    assert caught.value.walk.gone == []
+    fill(tmp_path, "t/e.mrc")
     monkeypatch.undo()
-    walk = tree.walk(every_file=True)
-    assert members(walk) == ["s/a.mrc", "t/b.mrc"]
+    walk = tree.walk(every_file=False)
+    assert members(walk) == ["t/e.mrc"]
     assert walk.gone == []
+    assert len(tree.walk(every_file=True).seen) == 5
+
+
+def test_a_folder_that_is_suddenly_empty_is_doubted_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "s/a.mrc", "s/b.mrc", "t/c.mrc")
+    clock = Clock()
+    tree = tree_of(tmp_path, clock)
+    tree.walk(every_file=True)
+    for name in ("a", "b"):
+        (tmp_path / f"s/{name}.mrc").rename(tmp_path / f"{name}.away")
+    for seconds in (0, 10, 29):
+        clock.now_s = float(seconds)
+        assert tree.walk(every_file=False).gone == []
+    clock.now_s = 30.0
+    assert sorted(tree.walk(every_file=False).gone) == [
+        ("s/a.mrc", "s/a.mrc"),
+        ("s/b.mrc", "s/b.mrc"),
+    ]
+    assert tree.files_seen == 3
+
+
+def test_a_name_may_become_something_else(tmp_path: Path) -> None:
+    """A folder in the place of a file, a file in that of a pipe: all that is looked into is new."""
+    fill(tmp_path, "s/a.mrc", "s/notes", "s/b.mrc")
+    os.mkfifo(tmp_path / "s/c.mrc")
+    tree = tree_of(tmp_path)
+    tree.walk(every_file=True)
+    for name in ("a.mrc", "notes", "c.mrc"):
+        (tmp_path / "s" / name).unlink()
+    fill(tmp_path, "s/a.mrc/d.mrc", "s/notes/e.mrc", "s/c.mrc")
+    walk = tree.walk(every_file=False)
+    assert members(walk) == ["s/a.mrc/d.mrc", "s/c.mrc", "s/notes/e.mrc"]
+    assert walk.gone == [("s/a.mrc", "s/a.mrc")]
+    assert (tree.files_seen, tree.files_ignored) == (4, 0)

@@ -1,0 +1,47 @@
+"""One exposure that lands twice, as section of a stack and as movie of its own, counts once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import PurePosixPath
+
+from monitor.model import Tilt
+
+_ANGLES_APART_DEG = 0.1
+"""A movie's name gives its angle to a tenth of a degree, its mdoc to a hundredth."""
+_TIMES_APART_S = 120.0
+"""The two are written by different programs, each with a clock of its own."""
+
+
+def is_twin(tilt: Tilt, earlier: Tilt) -> bool:
+    """Whether two tilts of one session are the same exposure, once as section and once as movie.
+
+    Both name the same movie and nearly the same angle; then their times decide, where both are
+    known, else their folders.
+    """
+    if not tilt.movie or (tilt.session, tilt.movie) != (earlier.session, earlier.movie):
+        return False
+    return (
+        is_movie(tilt) != is_movie(earlier)
+        and _angles_agree(tilt.angle_deg, earlier.angle_deg)
+        and _times_or_folders_agree(tilt, earlier)
+    )
+
+
+def is_movie(tilt: Tilt) -> bool:
+    """Whether the pixels of a tilt come from the movie of its frames, and not from a stack."""
+    return PurePosixPath(tilt.path).name == tilt.movie
+
+
+def _angles_agree(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= _ANGLES_APART_DEG + 1e-6
+
+
+def _times_or_folders_agree(one: Tilt, other: Tilt) -> bool:
+    if one.acquired_at and other.acquired_at:
+        apart = datetime.fromisoformat(one.acquired_at) - datetime.fromisoformat(other.acquired_at)
+        return abs(apart.total_seconds()) <= _TIMES_APART_S
+    here, there = PurePosixPath(one.path).parent, PurePosixPath(other.path).parent
+    return here.is_relative_to(there) or there.is_relative_to(here)
