@@ -188,6 +188,9 @@ def test_pixels_of_another_angle_are_not_taken_for_this_one(tmp_path: Path) -> N
     assert isinstance(error, NotReady)
     assert error.reason == "angle_mismatch"
     assert reader.seen == []
+    assert reader.read(SETTLED_S) is None, "so it stays: then the mdoc is believed"
+    flags = {tilt.section: tilt.flags for tilt, _ in reader.seen}
+    assert flags == {0: ("angle_mismatch",), 1: ("angle_mismatch",), 2: ("angle_mismatch",)}
 
 
 def test_a_stack_sorted_in_place_is_left_alone_until_its_mdoc_follows(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ from monitor.sources.stack_mdoc import Exposure, exposures_of, of_stack
 from monitor.sources.targets import Lamella, Lamellae, target_root
 
 _EXTENSIONS = (".mrc", ".st")
+ANGLE_MISMATCH = "angle_mismatch"
+"""Flag of a tilt whose stack gives it another angle than its mdoc."""
 _ANGLE_TOLERANCE_DEG = 0.06
 """SerialEM keeps the angle in the extended header to 0.01 degrees."""
 _REWRITE_GAP_NS = 2_000_000_000
@@ -117,7 +119,11 @@ class SerialEMStack:
                 lacking = lacking or error
                 continue
             tilt = _tilt(where, landed.relative, exposure, header, shared)
-            yield replace(tilt, tilts_expected=max(tilt.tilts_expected or 0, len(mdoc.sections)))
+            yield replace(
+                tilt,
+                tilts_expected=max(tilt.tilts_expected or 0, len(mdoc.sections)),
+                flags=(ANGLE_MISMATCH,) if _disagrees(exposure.said, angles) else (),
+            )
         if lacking is None:
             lacking = _more_to_come(landed, mdoc, header)
         if lacking is not None:
@@ -165,7 +171,7 @@ class SerialEMStack:
             mdoc is None
             or said is None
             or said.z_value != tilt.section
-            or _disagrees(said, angles)
+            or (_disagrees(said, angles) and not self._settled)
             or (self._listed != (tilt.path, header.modified_ns) and _is_newer(header, mdoc))
         )
         if replaced:
@@ -190,7 +196,11 @@ def _is_older(landed: Landed, mdoc: Mdoc) -> bool:
 def _check(
     landed: Landed, said: MdocSection, header: MrcHeader, angles: tuple[float | None, ...]
 ) -> None:
-    """Raise unless the pixels that an mdoc section tells of are there, and are those."""
+    """Raise unless the pixels that an mdoc section tells of are there, and are those.
+
+    Where stack and mdoc disagree for good the mdoc is believed: some versions of PACEtomo sort
+    pixels and mdoc, but not the angles in the extended header.
+    """
     name, k = landed.path.name, said.z_value
     if said.tilt_angle_deg is None:
         raise not_yet(landed, f"the mdoc of {name!r} gives section {k} no tilt angle", "no_angle")
@@ -198,11 +208,9 @@ def _check(
         raise not_yet(
             landed, f"{name!r} ends before section {k}, which its mdoc tells of", "truncated"
         )
-    if _disagrees(said, angles):
-        raise not_yet(
-            landed,
-            f"{name!r} and its mdoc disagree on the tilt angle of section {k}",
-            "angle_mismatch",
+    if _disagrees(said, angles) and not settled(landed):
+        raise NotReady(
+            f"{name!r} and its mdoc disagree on the tilt angle of section {k}", ANGLE_MISMATCH
         )
 
 
