@@ -9,7 +9,8 @@ class PixelsError(EngineError):
     """Raised when the pixels of an image cannot be had.
 
     `reason` is a short word from a closed list (`header`, `mode`, `truncated`, `section`,
-    `missing`, `unreadable`), so that callers can count by reason without reading the text.
+    `missing`, `unreadable`, `changed`, `decode`, `bomb`, `gain`), so that callers can count by
+    reason without reading the text.
     """
 
     def __init__(self, message: str, reason: str) -> None:

@@ -160,11 +160,8 @@ class SerialEMStackWriter:
         fresh = k == len(file.sections)
         file.keep(k, angle_deg, self._lines({**keys, **(extra or {})}))
         self._prior_dose += exposure_dose_e_per_A2
-        yield from file.writing_section(k, pixels.tobytes())
-        if fresh:
-            yield from file.appending_to_mdoc(k)
-        else:
-            yield from file.rewriting_mdoc(in_place=in_place)
+        mdoc = file.appending_to_mdoc(k) if fresh else file.rewriting_mdoc(in_place=in_place)
+        yield from file.writing_tilt(k, pixels.tobytes(), mdoc)
 
     def add_keys(self, extra: Mapping[str, object]) -> None:
         """Add lines to the last section of the mdoc, without writing it (AddToAutodoc)."""

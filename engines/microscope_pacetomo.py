@@ -8,8 +8,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.microscope_stack import StackFile
 from engines.microscope_step import Step, renaming, writing_text
@@ -90,24 +92,27 @@ def sorting_in_place(stack: StackFile) -> Iterator[Step]:
     tells the angles in the order of acquisition. The mdoc moves aside, and comes again.
     """
     order = stack.order_by_angle()
-    raw = stack.path.read_bytes()
-    pixels = b"".join(raw[stack.offset(k) : stack.offset(k + 1)] for k in order)
-    header = _sorted_header(raw[:HEADER_BYTES], np.frombuffer(pixels, stack.dtype))
-    body = raw[HEADER_BYTES : stack.offset(0)] + pixels
-    stack.sections = [stack.sections[k] for k in order]
+    pixels = np.empty((len(order), *stack.shape), stack.dtype)
     with stack.path.open("r+b", buffering=0) as file:
-        file.write(header)
-        yield Step(stack.path, "header", len(header))
-        for done in range(0, len(body), stack.chunk_bytes):
-            piece = body[done : done + stack.chunk_bytes]
+        start = file.read(stack.offset(0))
+        for at, section in enumerate(order):
+            file.seek(stack.offset(section))
+            file.readinto(pixels[at].reshape(-1).view(np.uint8).data)
+        file.seek(0)
+        file.write(_sorted_header(start[:HEADER_BYTES], pixels) + start[HEADER_BYTES:])
+        yield Step(stack.path, "header", len(start))
+        raw = pixels.reshape(-1).view(np.uint8).data
+        for done in range(0, len(raw), stack.chunk_bytes):
+            piece = raw[done : done + stack.chunk_bytes]
             file.write(piece)
             yield Step(stack.path, "pixels", len(piece))
+    stack.sections = [stack.sections[k] for k in order]
     moved = renaming(stack.mdoc_path, stack.path.with_name(f"{stack.path.stem}_unsorted.mrc.mdoc"))
     yield Step(moved.path, "rename", 0, (moved.path, stack.mdoc_path))
     yield from writing_text(stack.mdoc_path, _sorted_mdoc(stack), "mdoc", also=(stack.path,))
 
 
-def _sorted_header(raw: bytes, pixels: np.ndarray[tuple[int], np.dtype[np.int16]]) -> bytes:
+def _sorted_header(raw: bytes, pixels: NDArray[Any]) -> bytes:
     """Give the header that mrcfile writes for an image stack: one section in each cell."""
     header = bytearray(raw)
     struct.pack_into("<i", header, 36, 1)

@@ -70,8 +70,11 @@ class StackFile:
             self.sections[section] = (angle_deg, text)
             self._entries[section] = seri_entry(angle_deg)
 
-    def writing_section(self, section: int, pixels: bytes) -> Iterator[Step]:
-        """Write pixels, then the header, then the entry of the extended header."""
+    def writing_tilt(self, section: int, pixels: bytes, mdoc: Iterator[Step]) -> Iterator[Step]:
+        """Write pixels, the header, the entry of the extended header, and last of all the mdoc.
+
+        The stack stays open until the mdoc is written, so that it is closed after it.
+        """
         with self.path.open("r+b", buffering=0) as stack:
             for done in range(0, len(pixels), self.chunk_bytes):
                 piece = pixels[done : done + self.chunk_bytes]
@@ -84,6 +87,7 @@ class StackFile:
             stack.seek(HEADER_BYTES + section * SERI_BYTES)
             stack.write(self._entries[section])
             yield Step(self.path, "extended", SERI_BYTES)
+            yield from mdoc
 
     def appending_to_mdoc(self, section: int) -> Iterator[Step]:
         """Write the last section of the mdoc; the whole mdoc for the first one."""
@@ -97,7 +101,8 @@ class StackFile:
         """
         if self.mdoc_path.exists() and not in_place:
             moved = renaming(self.mdoc_path, self.mdoc_path.with_name(self.mdoc_path.name + "~"))
-            yield Step(moved.path, "mdoc")  # for a moment there is no mdoc
+            # For a moment there is no mdoc.
+            yield Step(moved.path, "mdoc", 0, (moved.path, self.mdoc_path))
         text = self.mdoc_start() + "".join(map(self.numbered, range(len(self.sections))))
         yield from writing_text(self.mdoc_path, text, "mdoc", also=(self.path,))
 
@@ -125,8 +130,8 @@ class StackFile:
             for section, from_section in enumerate(order):
                 source.seek(self.offset(from_section))
                 self.keep(section, *sections[from_section])
-                yield from self.writing_section(section, source.read(self.section_bytes))
-                yield from self.appending_to_mdoc(section)
+                pixels, mdoc = source.read(self.section_bytes), self.appending_to_mdoc(section)
+                yield from self.writing_tilt(section, pixels, mdoc)
         if was_marked:
             yield deleting(old.with_name(old.name + OPEN_MARK))
         yield deleting(old)

@@ -292,6 +292,10 @@ def test_bytes_that_are_not_utf8_do_not_matter(tmp_path: Path) -> None:
     assert mdoc.modified_ns == path.stat().st_mtime_ns
 
 
+def test_a_name_too_long_to_exist_has_no_mdoc(tmp_path: Path) -> None:
+    assert read_mdoc(tmp_path / ("n" * 251 + ".mrc.mdoc")) is None
+
+
 def test_what_is_no_mdoc_file(tmp_path: Path) -> None:
     assert read_mdoc(tmp_path / "missing.mdoc") is None
     os.mkfifo(tmp_path / "fifo.mdoc")

@@ -82,6 +82,18 @@ def test_a_gain_file_of_thermo_fisher_is_tiff(tmp_path: Path) -> None:
     assert Gain.load(path).shape == (6, 8)
 
 
+def test_only_the_first_image_of_a_reference_counts(tmp_path: Path) -> None:
+    stored = reference((6, 8))
+    with tifffile.TiffWriter(tmp_path / "a.gain") as writer:
+        writer.write(stored, metadata=None)
+        writer.write(np.zeros((3, 3), np.uint8), metadata=None)
+    np.testing.assert_array_equal(Gain.load(tmp_path / "a.gain").apply(np.ones((6, 8))), stored)
+    write_mrc(tmp_path / "a.mrc", np.stack([stored, stored]), None)
+    np.testing.assert_array_equal(Gain.load(tmp_path / "a.mrc").apply(np.ones((6, 8))), stored)
+    tifffile.imwrite(tmp_path / "rgb.gain", np.zeros((6, 8, 3), np.uint8), photometric="rgb")
+    assert reason_of(lambda: Gain.load(tmp_path / "rgb.gain")) == "gain"
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_defects_take_the_mean_of_their_sound_neighbours(tmp_path: Path, operation: Any) -> None:
     factor = np.ones((6, 8), np.float32)
@@ -109,17 +121,17 @@ def test_a_defect_without_sound_neighbours_takes_the_mean_of_the_image(tmp_path:
 
 
 def test_references_of_twice_and_half_the_size_fit(tmp_path: Path) -> None:
-    fine = reference((8, 12))
+    fine = reference((1200, 12))
     fine[0, 0] = 0.0
     write_mrc(tmp_path / "fine.mrc", fine, None)
-    quads = np.where(fine > 0, fine, np.nan).reshape(4, 2, 6, 2)
+    quads = np.where(fine > 0, fine, np.nan).reshape(600, 2, 6, 2)
     binned = np.nanmean(quads, axis=(1, 3))
-    ones = np.ones((4, 6))
+    ones = np.ones((600, 6))
     np.testing.assert_allclose(Gain.load(tmp_path / "fine.mrc").apply(ones), binned, rtol=1e-5)
-    coarse = reference((4, 6))
+    coarse = reference((300, 6))
     write_mrc(tmp_path / "coarse.mrc", coarse, None)
     repeated = np.kron(coarse, np.ones((2, 2)))
-    found = Gain.load(tmp_path / "coarse.mrc").apply(np.ones((8, 12)))
+    found = Gain.load(tmp_path / "coarse.mrc").apply(np.ones((600, 12)))
     np.testing.assert_allclose(found, repeated, rtol=1e-6)
 
 

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,24 @@ def test_mrc_movies_are_read_at_a_pace(tmp_path: Path) -> None:
     pieces: list[int] = []
     sum_of_frames(path, pace=pieces.append)
     assert pieces == [1200] * 3
+    write_mrc(path, np.zeros((3000, 4096), np.int16), 2.0)
+    pieces.clear()
+    sum_of_frames(path, pace=pieces.append)
+    assert sum(pieces) == 3000 * 4096 * 2
+    assert len(pieces) == 3 and max(pieces) == 8 << 20
+
+
+def test_an_mrc_movie_that_changes_under_the_reader_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.mrc"
+    write_mrc_movie_growing(path, frames(), 2.0, 3)
+    header = read_movie_header(path)
+    os.utime(path, ns=(header.modified_ns, header.modified_ns + 1))
+    assert reason_of(lambda: sum_of_frames(path, header)) == "changed"
+
+    def rewrite(_piece_bytes: int) -> None:
+        os.utime(path, ns=(1, 1))
+
+    assert reason_of(lambda: sum_of_frames(path, pace=rewrite)) == "changed"
 
 
 def test_who_reads_only_mrc_loads_no_codec() -> None:

@@ -187,14 +187,18 @@ def test_fei_entries_of_an_unknown_size_are_left_alone(tmp_path: Path) -> None:
     assert read_tilt_angles(path, read_header(path)) == ()
 
 
-def test_a_section_is_read_in_pieces_at_a_pace(tmp_path: Path) -> None:
-    columns, rows = 4096, 3000
-    raw = header_bytes(nx=columns, ny=rows, nz=1)
-    path = write_file(tmp_path / "a.mrc", raw, np.zeros((rows, columns), "<i2"))
-    pieces: list[int] = []
-    read_section(path, 0, pace=pieces.append)
-    assert sum(pieces) == 2 * columns * rows
-    assert max(pieces) <= 8 << 20 and len(pieces) == 3
+def test_a_section_is_waited_for_before_its_file_is_opened(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "a.mrc", header_bytes(), np.zeros(48, "<i2"))
+    header = read_header(path)
+    waited: list[int] = []
+
+    def wait(section_bytes: int) -> None:
+        waited.append(section_bytes)
+        open_now = {str(link.resolve()) for link in Path("/proc/self/fd").iterdir()}
+        assert str(path) not in open_now
+
+    read_section(path, 0, header, wait)
+    assert waited == [48]
 
 
 def test_a_claim_of_two_pixels_in_a_byte_is_bounded_too(tmp_path: Path) -> None:

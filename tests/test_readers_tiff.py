@@ -20,6 +20,7 @@ from engines.microscope_frames import (
 )
 from engines.readers.movie import read_movie_header, sum_of_frames
 from engines.readers.tiff_frames import sum_dtype
+from engines.readers.tiff_walk import MAX_PAGES
 from tests.test_mrc import reason_of
 
 DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8")
@@ -262,6 +263,24 @@ def test_frames_are_read_at_a_pace(tmp_path: Path) -> None:
     assert pieces == [1600] * 3
 
 
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_pieces_of_a_frame_are_decoded_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tile: tuple[int, int] | None
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    frames = movie("u2", (3, 100, 70))
+    path = tmp_path / "a.tif"
+    layout = {"bigtiff": False, "byteorder": "<", "compression": "lzw", "predictor": True}
+    write_as(path, frames, {**layout, "tile": tile, "rowsperstrip": None if tile else 7})
+    np.testing.assert_array_equal(sum_of_frames(path), frames.sum(axis=0, dtype="u4"))
+    raw = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as oracle:
+        start = oracle.pages[1].dataoffsets[2]
+    raw[start : start + 20] = bytes(20)
+    path.write_bytes(raw)
+    assert reason_of(lambda: sum_of_frames(path)) == "decode"
+
+
 def steady_frames(count: int, side: int) -> Iterator[NDArray[np.uint8]]:
     pattern = np.random.default_rng(5).integers(0, 4, (side, side), np.uint8)
     for shift in range(count):
@@ -284,7 +303,7 @@ def test_never_more_than_one_frame_beside_the_sum(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("frames", [1, 257, 258, 32_768])
+@pytest.mark.parametrize("frames", [1, 257, 258, MAX_PAGES])
 def test_no_sum_overflows(dtype: str, frames: int) -> None:
     found = sum_dtype(np.dtype(dtype), frames)
     if dtype[0] == "f":

@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import PixelsError
-from engines.readers.movie import sum_of_frames
+from engines.readers.movie import first_frame
 
 Operation = Literal["multiply", "divide"]
 Rotation = Literal[0, 90, 180, 270]
 Flip = Literal["none", "rows", "columns"]
+
+
+_BLOCK_ROWS = 256
+"""Corrected at once, so that little is held beside the image; an even number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Gain:
         rotate_deg: Rotation = 0,
         flip: Flip = "none",
     ) -> Gain:
-        """Read a reference from an MRC or TIFF file (`.gain` is TIFF).
+        """Read a reference from the first image of an MRC or TIFF file (`.gain` is TIFF).
 
         Values that are zero, negative or not finite mark defects. Raises `PixelsError` with
         reason `gain` where the file is no reference that can be used.
@@ -59,7 +63,7 @@ class Gain:
                 "gain",
             )
         try:
-            image = sum_of_frames(path)
+            image = first_frame(path)
         except PixelsError as error:
             raise PixelsError(f"the gain reference cannot be used: {error}", "gain") from error
         factor = _oriented(image.astype(np.float32), rotate_deg, flip)
@@ -85,31 +89,47 @@ class Gain:
         2 x 2 pixels each. Defects take the mean of their sound neighbours, or that of the whole
         image where they have none.
         """
-        factor = self._fitted(image.shape)
-        corrected: NDArray[np.float32] = np.multiply(image, factor, dtype=np.float32)
-        defects = np.isnan(factor)
+        step = self._step(image.shape)
+        corrected = np.empty(image.shape, np.float32)
+        defects = np.zeros(image.shape, np.bool_)
+        for start in range(0, len(image), _BLOCK_ROWS):
+            rows = slice(start, min(start + _BLOCK_ROWS, len(image)))
+            factor = self._rows(rows, step)
+            np.multiply(image[rows], factor, out=corrected[rows], casting="unsafe")
+            np.isnan(factor, out=defects[rows])
         if defects.any():
             _fill_defects(corrected, defects)
         return corrected
 
-    def _fitted(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def _step(self, shape: tuple[int, ...]) -> float:
+        """How many pixels of the reference there are for one of the image, to a side."""
         rows, columns = self._factor.shape
-        if shape == (rows, columns):
-            return self._factor
-        if (rows, columns) == (2 * shape[0], 2 * shape[1]):
-            quads = self._factor.reshape(shape[0], 2, shape[1], 2)
-            sound = np.isfinite(quads)
-            count = sound.sum(axis=(1, 3))
-            total = np.where(sound, quads, 0.0).sum(axis=(1, 3), dtype=np.float32)
-            return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
-        if shape == (2 * rows, 2 * columns):
-            return np.asarray(self._factor.repeat(2, axis=0).repeat(2, axis=1))
+        for step in (1.0, 2.0, 0.5):
+            if (rows, columns) == (step * shape[0], step * shape[1]):
+                return step
         turned = " once turned" if shape == (columns, rows) else ""
         raise PixelsError(
             f"the gain reference {self._name!r} has {columns} x {rows} pixels and does not fit "
             f"images of {shape[1]} x {shape[0]}{turned}; check its file and 'rotate_deg'",
             "gain",
         )
+
+    def _rows(self, rows: slice, step: float) -> NDArray[np.float32]:
+        """Give the factors for some rows of an image; the first of them is an even one."""
+        if step == 1.0:
+            return self._factor[rows]
+        if step == 0.5:
+            some = self._factor[rows.start // 2 : (rows.stop + 1) // 2]
+            fine = some.repeat(2, axis=0).repeat(2, axis=1)
+            return fine[: rows.stop - rows.start]
+        some = self._factor[2 * rows.start : 2 * rows.stop]
+        quads = some.reshape(rows.stop - rows.start, 2, -1, 2)
+        sound = np.isfinite(quads)
+        count = sound.sum(axis=(1, 3))
+        total = np.where(sound, quads, np.float32(0)).sum(axis=(1, 3), dtype=np.float32)
+        mean = np.full(total.shape, np.nan, np.float32)
+        np.divide(total, count, out=mean, where=count > 0, casting="unsafe")
+        return mean
 
 
 def _oriented(image: NDArray[np.float32], rotate_deg: Rotation, flip: Flip) -> NDArray[np.float32]:

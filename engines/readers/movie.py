@@ -28,6 +28,10 @@ _ANGSTROM_PER_NAME = {b"nm": 10.0, b"a": 1.0, b"angstrom": 1.0, b"\\u00c5": 1.0,
 _IMAGEJ_UNIT = re.compile(rb"^unit=(\S{1,16})\s*$", re.MULTILINE)
 
 
+_OF_TIFF = (
+    "a kind of TIFF pixels or compression that is not read",
+    "one channel of 4, 8, 16 or 32 bits, plain, LZW or ZIP",
+)
 _LEGACY_TAIL = struct.Struct(f"<q{len(eer_frames.LEGACY_END)}s")
 
 
@@ -83,6 +87,7 @@ def sum_of_frames(
     `changed`, `decode` (damaged), `bomb` (unpacks to more than it can hold) or `gain`.
     """
     with opened(path) as file:
+        before = facts(file, path)
         now, found = _look(file, path)
         if header is not None:
             _refuse_other_movie(header, now, path)
@@ -90,13 +95,24 @@ def sum_of_frames(
             raise _unreadable_mode(file, now, path)
         if not now.is_whole:
             raise PixelsError(f"{path.name!r} is cut after {now.frames} frames", "truncated")
-        before = facts(file, path)
-        if found is not None:
-            image = _sum_of_pages(file, found, path, pace)
-            refuse_rewritten(before, file, path)
-    if found is None:
-        image = mrc.read_sum(path, pace=pace)
+        if found is None:
+            image = mrc.sum_of_sections(file, mrc.header_of(file, path), path, pace)
+        else:
+            image = _sum_of_pages(file, found, _frames(found, path), path, pace)
+        refuse_rewritten(before, file, path)
     return image if gain is None else gain.apply(image)
+
+
+def first_frame(path: Path) -> NDArray[Any]:
+    """Read the first frame alone, of whatever may follow; raises `PixelsError` as the sum does."""
+    with opened(path) as file:
+        before = facts(file, path)
+        if tiff_walk.is_tiff(read_at(file, 0, 4, path)):
+            found = tiff_walk.walk(file, before.st_size, path)
+            image = _sum_of_pages(file, found, found.pages[:1], path, unpaced)
+            refuse_rewritten(before, file, path)
+            return image
+    return mrc.read_section(path, 0)
 
 
 def _look(file: int, path: Path) -> tuple[MovieHeader, Walk | None]:
@@ -231,15 +247,17 @@ def _legacy_eer_header(frames: int, now: os.stat_result) -> MovieHeader:
 
 def _unreadable_mode(file: int, header: MovieHeader, path: Path) -> PixelsError:
     if header.kind == "mrc":
-        what = f"pixels of MRC mode {mrc.header_of(file, path).mode}"
-        instead = "MRC mode 0, 1, 2, 6, 12 or 101"
-    elif header.kind == "tiff":
-        what = "a kind of TIFF pixels or compression that is not read"
-        instead = "one channel of 4, 8, 16 or 32 bits, plain, LZW or ZIP"
-    elif tiff_walk.is_tiff(read_at(file, 0, 4, path)):
-        what, instead = "electrons in codes of a size that is not known", "EER of 7 + 4 bits"
-    else:
-        what, instead = "electrons in the first form of EER", "EER in TIFF form"
+        mode = mrc.header_of(file, path).mode
+        return _unreadable_kind(path, f"pixels of MRC mode {mode}", mrc.READABLE_MODES)
+    if header.kind == "tiff":
+        return _unreadable_kind(path, *_OF_TIFF)
+    if tiff_walk.is_tiff(read_at(file, 0, 4, path)):
+        what = "electrons in codes of a size that is not known"
+        return _unreadable_kind(path, what, "EER of 7 + 4 bits")
+    return _unreadable_kind(path, "electrons in the first form of EER", "EER in TIFF form")
+
+
+def _unreadable_kind(path: Path, what: str, instead: str) -> PixelsError:
     return PixelsError(f"{path.name!r} holds {what}; have it written as {instead}", "mode")
 
 
@@ -248,9 +266,12 @@ def _refuse_other_movie(before: MovieHeader, now: MovieHeader, path: Path) -> No
         raise PixelsError(f"{path.name!r} was written to since it was complete", "changed")
 
 
-def _sum_of_pages(file: int, found: Walk, path: Path, pace: Pace) -> NDArray[Any]:
-    pages = _frames(found, path)
+def _sum_of_pages(
+    file: int, found: Walk, pages: list[Page], path: Path, pace: Pace
+) -> NDArray[Any]:
     if eer_frames.is_electrons(pages[0]):
         return eer_frames.sum_of_pages(file, pages, found, path, pace)
     kind = tiff_frames.frame_kind(pages[0], found, path)
+    if kind.dtype is None:
+        raise _unreadable_kind(path, *_OF_TIFF)
     return tiff_frames.sum_of_pages(file, pages, kind, found, path, pace)

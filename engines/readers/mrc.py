@@ -16,6 +16,7 @@ from engines.readers.fei_header import FeiSection
 from engines.readers.mrc_header import HEADER_BYTES, MrcHeader, parse_header
 from engines.readers.raw_file import Pace, facts, fill, opened, read_at, refuse_replaced, unpaced
 
+READABLE_MODES = "MRC mode 0, 1, 2, 6, 12 or 101"
 _MAX_EXTENDED_BYTES = 1 << 20
 _WRITABLE = {"int8": 0, "int16": 1, "float32": 2}
 _SERI_TILT_FLAG = 1
@@ -37,55 +38,48 @@ def read_section(
     """Copy one section out of an MRC file: (rows, columns), native byte order, rows as stored.
 
     The file is open only while its bytes are copied, so that no other program finds it in use;
-    `pace` is called with the number of bytes before each piece is read. With `header`, as read
+    `pace` is called before that with how many there are, and may wait. With `header`, as read
     before, a file that was replaced or shrank since is refused. Raises `PixelsError` as
     `read_header` does, and with reason `mode` (pixels of a kind that cannot be read), `section`
     (not in this file), `truncated` (its bytes are not there) or `changed` (rewritten while it
     was read).
     """
+    before = header or read_header(path)
+    pace(before.section_bytes)
     with opened(path) as file:
-        now = _same_header(file, header, path)
+        now = header_of(file, path)
+        _refuse_other_file(before, now, path)
         stored = _room(now, path)
         if not 0 <= section < now.nz:
             raise PixelsError(f"{path.name!r} has no section {section}, only {now.nz}", "section")
-        _fill_section(file, stored, section, now, path, pace)
+        _fill_section(file, stored, section, now, path)
         _refuse_other_file(now, header_of(file, path), path)
         refuse_replaced(file, path)
     return _pixels(stored, now)
 
 
-def read_sum(path: Path, header: MrcHeader | None = None, pace: Pace = unpaced) -> NDArray[Any]:
-    """Add up all sections of an MRC file, never holding more than one beside the sum.
+def sum_of_sections(file: int, header: MrcHeader, path: Path, pace: Pace) -> NDArray[Any]:
+    """Add up all sections of an open MRC file, never holding more than one beside the sum.
 
-    A single section stays of its own kind of pixels. Raises `PixelsError` as `read_section`.
+    A single section stays of its own kind of pixels. Raises `PixelsError` (`mode`, `truncated`).
     """
-    with opened(path) as file:
-        now = _same_header(file, header, path)
-        stored = _room(now, path)
-        _fill_section(file, stored, 0, now, path, pace)
-        if now.nz > 1:
-            total = _pixels(stored, now).astype("f4" if stored.dtype.kind == "f" else "i4")
-            for section in range(1, now.nz):
-                _fill_section(file, stored, section, now, path, pace)
-                total += _pixels(stored, now)
-        _refuse_other_file(now, header_of(file, path), path)
-        refuse_replaced(file, path)
-    return total if now.nz > 1 else _pixels(stored, now)
-
-
-def _same_header(file: int, header: MrcHeader | None, path: Path) -> MrcHeader:
-    now = header_of(file, path)
-    if header is not None:
-        _refuse_other_file(header, now, path)
-    return now
+    stored = _room(header, path)
+    _fill_section(file, stored, 0, header, path, pace)
+    if header.nz == 1:
+        return _pixels(stored, header)
+    total = _pixels(stored, header).astype("f4" if stored.dtype.kind == "f" else "i4")
+    for section in range(1, header.nz):
+        _fill_section(file, stored, section, header, path, pace)
+        total += _pixels(stored, header)
+    return total
 
 
 def _room(header: MrcHeader, path: Path) -> NDArray[Any]:
     """Make room for one section as it is stored, where its bytes are there to fill it."""
     if header.dtype is None:
         raise PixelsError(
-            f"{path.name!r} holds pixels of MRC mode {header.mode}; have it written in mode 0, 1, "
-            "2, 6, 12 or 101",
+            f"{path.name!r} holds pixels of MRC mode {header.mode}; have it written as "
+            f"{READABLE_MODES}",
             "mode",
         )
     if header.sections_on_disk < 1:
@@ -95,7 +89,12 @@ def _room(header: MrcHeader, path: Path) -> NDArray[Any]:
 
 
 def _fill_section(
-    file: int, stored: NDArray[Any], section: int, header: MrcHeader, path: Path, pace: Pace
+    file: int,
+    stored: NDArray[Any],
+    section: int,
+    header: MrcHeader,
+    path: Path,
+    pace: Pace = unpaced,
 ) -> None:
     start = header.data_offset + section * header.section_bytes
     there = start + header.section_bytes <= header.file_size

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from engines.errors import PixelsError
 from engines.readers.raw_file import read_at
 
-MAX_PAGES = 32_768
-"""A Falcon 4i writes 320 frames a second: this is 100 s of exposure."""
+MAX_PAGES = 20_000
+"""A Falcon 4i writes 320 frames a second: this is a minute of exposure."""
 _MAX_TAGS = 512
 _MAX_TAGS_IN_ALL = 2_000_000
 _MAX_SEGMENTS = 65_536

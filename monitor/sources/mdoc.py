@@ -6,6 +6,7 @@ file cut in the middle of `TiltAngle = -52.0` must never be read as -5 degrees.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -91,6 +92,8 @@ def read_mdoc(path: Path, *, settled: bool = False) -> Mdoc | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None  # no such file can be
         raise NotReady(f"{path.name!r} cannot be read: {error.strerror}", "unreadable") from error
     try:
         now = os.fstat(file)
