@@ -24,8 +24,8 @@ from monitor.errors import ConfigError, MonitorError, SourceError
 from monitor.messages import encodable, reading_parts
 from monitor.model import Decision, IceReading, LamellaHistory, Tilt
 from monitor.network import load_segmenter
-from monitor.pipeline import reading_of
 from monitor.policies import MeanOverTiltsSettings
+from monitor.readings import reading_of
 from monitor.score_files import (
     EXTENSIONS,
     MASK_SUFFIX,

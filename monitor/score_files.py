@@ -13,7 +13,7 @@ from monitor.model import FileStat, Landed, Tilt
 from monitor.screen import plain
 from monitor.sources.naming import is_ignored
 
-EXTENSIONS = (".mrc", ".mrcs", ".st", ".map")
+EXTENSIONS = (".mrc", ".mrcs", ".st", ".map", ".tif", ".tiff", ".eer")
 MASK_SUFFIX = ".mask.mrc"
 
 

@@ -49,9 +49,10 @@ class CustomSettings(_Section):
     """How files are named where no microscope program did (`layout = "custom"`)."""
 
     pattern: str | None = None
-    """Regular expression for the path below the directory, with named groups."""
+    """Regular expression for the path below the directory, with named groups: `series` and `angle`,
+    and, if wanted, `number`, `time`, `lamella`, `session` and `grid`."""
     table: Path | None = None
-    """Text file with a line `name,angle` for each image."""
+    """Text file with a line `name,angle` for each image; it may grow while the daemon runs."""
 
 
 class AcquisitionSettings(_Section):
@@ -160,18 +161,40 @@ def load(path: Path) -> Settings:
         raise ConfigError(f"{path}: {_sentence(error.errors()[0])}") from error
     settings = _absolute(settings, path)
     _check_directories(settings, path)
+    _check_acquisition(settings.acquisition, path)
     return settings
 
 
-def _absolute(settings: Settings, path: Path) -> Settings:
-    def absolute(key: str, directory: Path) -> Path:
-        try:
-            return path.resolve().parent / directory.expanduser()
-        except (OSError, RuntimeError) as error:
-            raise ConfigError(f"{path}: {key}: '{directory}' is no directory: {error}") from error
+def _check_acquisition(settings: AcquisitionSettings, path: Path) -> None:
+    plain = settings.layout != "custom" and settings.custom == CustomSettings()
+    if plain and settings.gain.reference is None:
+        return
+    from monitor.acquisition_checks import check_acquisition  # it reads files as the sources do
 
-    acquisition = settings.acquisition.model_copy(
-        update={"directory": absolute("acquisition.directory", settings.acquisition.directory)}
+    try:
+        check_acquisition(settings)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _absolute(settings: Settings, path: Path) -> Settings:
+    def absolute(key: str, named: Path, what: str = "directory") -> Path:
+        try:
+            return path.resolve().parent / named.expanduser()
+        except (OSError, RuntimeError) as error:
+            raise ConfigError(f"{path}: {key}: '{named}' is no {what}: {error}") from error
+
+    acquisition = settings.acquisition
+    gain, custom = acquisition.gain, acquisition.custom
+    if gain.reference is not None:
+        reference = absolute("acquisition.gain.reference", gain.reference, "file")
+        gain = gain.model_copy(update={"reference": reference})
+    if custom.table is not None:
+        table = absolute("acquisition.custom.table", custom.table, "file")
+        custom = custom.model_copy(update={"table": table})
+    directory = absolute("acquisition.directory", acquisition.directory)
+    acquisition = acquisition.model_copy(
+        update={"directory": directory, "gain": gain, "custom": custom}
     )
     state = settings.state.model_copy(
         update={"directory": absolute("state.directory", settings.state.directory)}

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from monitor.sources.naming import (
     LooseSession,
     MovieName,
+    first_position,
     image_of,
     is_ignored,
+    is_named_by_pacetomo,
     loose_session,
     mdoc_of,
     parse_movie_name,
@@ -53,6 +55,17 @@ T5_ISO = "2023-10-20T23:42:09"
         ),
         (f"T7_php_03_001_3.00_{T5}_fractions.mrc", MovieName("T7_php_03", 3.0, 1, T5_ISO, True)),
         (f"TS_1_001_-0.00_{T5}_Fractions.mrc", MovieName("TS_1", 0.0, 1, T5_ISO, True)),
+        ("Position_1_001[10.00]_EER.eer", MovieName("Position_1", 10.0, 1, None, True)),
+        ("Position_1_021[-30.00]_fractions.tiff", MovieName("Position_1", -30.0, 21, None, True)),
+        (
+            "Position_1_2_003_6.0_20250715_012434_EER.eer",
+            MovieName("Position_1_2", 6.0, 3, "2025-07-15T01:24:34", True),
+        ),
+        (
+            "name1_004_9.0_20250715_012434_fractions.tiff",
+            MovieName("name1", 9.0, 4, "2025-07-15T01:24:34", True),
+        ),
+        ("TS_001_29_00001_-10.0_EER.eer", MovieName("TS_001_29", -10.0, 1)),
         ("frame_0001.mrc", MovieName("frame", None, 1)),
         ("L1.mrc", MovieName("L1")),
         ("lamella_ts_001.mrc", MovieName("lamella_ts_001")),
@@ -72,6 +85,95 @@ def test_what_serialem_joins_is_taken_apart(base: str, angle: float, number: int
     assert name.angle_deg == pytest.approx(round(angle, 1))
     assert name.number == number
     assert name.series
+
+
+WORDS = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,9}", fullmatch=True)
+BASES = st.lists(WORDS, min_size=1, max_size=3).map("_".join)
+ANGLES = st.integers(-9000, 9000).map(lambda hundredths: hundredths / 100 + 0.0)
+TIMES = st.datetimes(datetime(1990, 1, 1), datetime(2099, 12, 31))
+
+
+def iso(when: datetime) -> str:
+    return when.isoformat(timespec="seconds")
+
+
+@given(
+    base=BASES,
+    label=st.none() | st.integers(0, 99),
+    number=st.integers(0, 99_999),
+    angle=ANGLES,
+    clock=st.none() | TIMES,
+    hole=st.sampled_from(["", "_R2H3-1", "_X+1Y-1-2", "_3-7"]),
+    end=st.sampled_from([".tif", ".tiff", ".mrc", ".eer", ".mrcs", ".tif.mdoc"]),
+)
+def test_names_of_serialem(
+    base: str,
+    label: int | None,
+    number: int,
+    angle: float,
+    clock: datetime | None,
+    hole: str,
+    end: str,
+) -> None:
+    series = f"{base}x_{label}" if label is not None else f"{base}x"
+    when = f"_{clock:%b%d}_{clock:%H.%M.%S}" if clock else ""
+    found = parse_movie_name(f"{series}_{number:05d}_{angle:.1f}{when}{hole}{end}")
+    assert found == MovieName(series, float(f"{angle:.1f}") + 0.0, number)
+
+
+@given(base=BASES, angle=ANGLES, when=TIMES)
+def test_names_of_serialem_that_begin_with_a_date(base: str, angle: float, when: datetime) -> None:
+    found = parse_movie_name(f"{when:%Y-%m-%d_%H.%M.%S}_{base}x_{angle:.1f}.tif")
+    assert found == MovieName(f"{base}x", float(f"{angle:.1f}") + 0.0, None, iso(when))
+
+
+@given(
+    root=BASES,
+    target=st.integers(1, 999),
+    number=st.integers(0, 999),
+    angle=ANGLES,
+    older=st.booleans(),
+)
+def test_names_of_pacetomo(root: str, target: int, number: int, angle: float, older: bool) -> None:
+    series = f"{root}_ts_{target:03d}"
+    middle = f"{series}_{number:05d}" if older else f"tilt_{number:03d}_angle"
+    name = f"{series}_{middle}_{angle:.1f}.tif"
+    assert parse_movie_name(name) == MovieName(series, float(f"{angle:.1f}") + 0.0, number)
+    assert is_named_by_pacetomo(name) != older
+
+
+@given(
+    position=st.integers(1, 99).map(lambda n: f"Position_{n}") | BASES,
+    beam=st.none() | st.integers(2, 30),
+    number=st.integers(1, 999),
+    angle=ANGLES,
+    when=TIMES,
+    kind=st.sampled_from(["Fractions.mrc", "fractions.tiff", "EER.eer"]),
+)
+def test_names_of_tomography(
+    position: str, beam: int | None, number: int, angle: float, when: datetime, kind: str
+) -> None:
+    series = position if beam is None else f"{position}_{beam}"
+    dated = f"{when:%Y%m%d_%H%M%S}"
+    for text in (f"{angle:.2f}", f"[{angle:.2f}]"):
+        found = parse_movie_name(f"{series}_{number:03d}_{text}_{dated}_{kind}")
+        assert found == MovieName(series, angle, number, iso(when), True)
+    old = parse_movie_name(f"{series}_{number:03d}[{angle:.2f}]_{kind}")
+    assert old == MovieName(series, angle, number, None, True)
+
+
+@pytest.mark.parametrize(
+    ("series", "first"),
+    [
+        ("Position_9_2", "Position_9"),
+        ("Position_9", "Position_9"),
+        ("T7_php_03", "T7_php_03"),
+        ("TS_1", "TS_1"),
+        ("my_Position_9_2", "my_Position_9_2"),
+    ],
+)
+def test_positions_around_one_share_its_lamella(series: str, first: str) -> None:
+    assert first_position(series) == first
 
 
 @given(st.text(alphabet=st.characters(codec=None)))
@@ -103,6 +205,8 @@ def test_any_name_is_survived(name: str) -> None:
         "s/SuperRef_x.mrc",
         "s/20240101_gain_ref.mrc",
         "s/K3_gain.mrc",
+        "s/FoilHole_1_gain.tiff",
+        "s/FoilHole_1-gain-ref.MRC",
     ],
 )
 def test_leftovers_and_references_are_ignored(relative: str) -> None:

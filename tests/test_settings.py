@@ -1,9 +1,12 @@
 """Configurations, right and wrong: one line that names the file, the key and the remedy."""
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from engines.readers.mrc import write_mrc
 from monitor.errors import ConfigError
 from monitor.settings import load
 from tests.privileges import as_nobody
@@ -129,3 +132,88 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe\x00")
     assert "cannot be read" in complaint(binary)
+
+
+PATTERN = "pattern = '(?P<series>.+)_(?P<angle>.+)'"
+
+
+def custom(folder: Path, keys: str, layout: str = "custom", more: str = "") -> Path:
+    return write(
+        folder,
+        f"[acquisition]\ndirectory = 'data'\nlayout = '{layout}'\n"
+        f"[acquisition.custom]\n{keys}\n[state]\ndirectory = 'state'\n{more}",
+    )
+
+
+def test_a_custom_layout(tmp_path: Path) -> None:
+    assert load(custom(tmp_path, PATTERN)).acquisition.custom.pattern
+    (tmp_path / "angles.csv").write_text("name,angle\n")
+    table = load(custom(tmp_path, "table = 'angles.csv'")).acquisition.custom.table
+    assert table == tmp_path / "angles.csv", "counts from the file; it may be empty yet"
+
+
+@pytest.mark.parametrize(
+    ("keys", "layout", "expected"),
+    [
+        ("", "custom", "acquisition.layout: 'custom' needs acquisition.custom.pattern or"),
+        (PATTERN, "auto", "acquisition.custom.pattern: counts only with acquisition.layout"),
+        ("table = 'x'", "serialem", "acquisition.custom.table: counts only with"),
+        (f"{PATTERN}\ntable = 'x'", "custom", "acquisition.custom.table: cannot be used beside"),
+        ("pattern = '('", "custom", "acquisition.custom.pattern: is no regular expression"),
+        ("pattern = '(?P<series>.*)'", "custom", "acquisition.custom.pattern: lacks the group"),
+        (
+            "pattern = '(?P<series>(\\w+)+)=(?P<angle>.*)'",
+            "custom",
+            "acquisition.custom.pattern: takes far too long",
+        ),
+        ("table = 'none.csv'", "custom", "acquisition.custom.table:"),
+        ("table = 'data'", "custom", "acquisition.custom.table:"),
+        ("table = 'fifo'", "custom", "acquisition.custom.table:"),
+        ("table = 'bad.csv'", "custom", "bad.csv', line 3: 'abc' is no tilt angle"),
+        ("table = 'binary.csv'", "custom", "is no table of text"),
+        (
+            "pattrn = 'x'",
+            "custom",
+            "acquisition.custom.pattrn: unknown key; did you mean 'pattern'",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_custom_layout(
+    tmp_path: Path, keys: str, layout: str, expected: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "bad.csv").write_text("name,angle\nx.mrc,3\ny.mrc,abc\n")
+    (tmp_path / "binary.csv").write_bytes(b"\0\1\2")
+    os.mkfifo(tmp_path / "fifo")
+    assert expected in complaint(custom(tmp_path, keys, layout))
+
+
+def with_gain(folder: Path, reference: str) -> Path:
+    return minimal(folder, f"[acquisition.gain]\nreference = '{reference}'\n")
+
+
+def test_a_gain_reference_counts_from_the_file(tmp_path: Path) -> None:
+    write_mrc(tmp_path / "gain.mrc", np.ones((4, 5), np.float32), None)
+    found = load(with_gain(tmp_path, "gain.mrc")).acquisition.gain.reference
+    assert found == tmp_path / "gain.mrc"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("none.mrc", "is not there"),
+        ("gain.dm4", "is a DigitalMicrograph file, which is not read; convert it"),
+        ("garbage.mrc", "is not an MRC file"),
+        ("cut.mrc", "is cut"),
+        ("data", "is not a regular file"),
+    ],
+)
+def test_gain_references_that_are_refused(tmp_path: Path, name: str, expected: str) -> None:
+    (tmp_path / "data").mkdir()
+    write_mrc(tmp_path / "cut.mrc", np.ones((4, 5), np.float32), None)
+    os.truncate(tmp_path / "cut.mrc", 1050)
+    (tmp_path / "garbage.mrc").write_bytes(b"x" * 5000)
+    (tmp_path / "gain.dm4").write_bytes(b"\0\0\0\4" * 100)
+    text = complaint(with_gain(tmp_path, name))
+    assert text.startswith("acquisition.gain.reference: ")
+    assert expected in text and name in text

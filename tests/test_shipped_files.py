@@ -6,6 +6,7 @@ import sys
 import tomllib
 from pathlib import Path
 from shutil import which
+from typing import Any
 
 import pytest
 
@@ -37,24 +38,31 @@ def test_examples_pass_check(example: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def keys_of(tables: dict[str, Any], above: str = "") -> dict[str, object]:
+    """Every key with the names of the tables that it is in; those without a value left out."""
+    found: dict[str, object] = {}
+    for name, value in tables.items():
+        if isinstance(value, dict):
+            found |= keys_of(value, f"{above}{name}.")
+        elif value is not None:
+            found[above + name] = value
+    return found
+
+
 def test_the_example_shows_every_key_with_its_default() -> None:
-    example = tomllib.loads((REPOSITORY / "deploy/icewatch.example.toml").read_text("utf-8"))
+    text = (REPOSITORY / "deploy/icewatch.example.toml").read_text("utf-8")
     own = {"microscope", "acquisition.directory", "state.directory", "verdict.directory"}
-    shown: dict[str, object] = {"microscope": example.pop("microscope")}
-    shown |= {
-        f"{part}.{key}": value for part, keys in example.items() for key, value in keys.items()
-    }
+    shown = keys_of(tomllib.loads(text))
     smallest = {"acquisition": {"directory": "/a"}, "state": {"directory": "/b"}}
     settings = Settings.model_validate(smallest).model_dump(mode="json")
     settings["verdict"].pop("policy")
-    expected = {"microscope": settings.pop("microscope")}
-    expected |= {
-        f"{part}.{k}": value for part, keys in settings.items() for k, value in keys.items()
-    }
+    expected = keys_of(settings) | {"verdict.directory": ""}
     assert shown.keys() == expected.keys()
-    assert {k: shown[k] for k in shown if k not in own} == {
-        k: expected[k] for k in expected if k not in own
+    assert {k: shown[k] for k in shown.keys() - own} == {
+        k: expected[k] for k in expected.keys() - own
     }
+    for unset in ("reference", "pattern", "table"):
+        assert f"\n# {unset} = " in text
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)

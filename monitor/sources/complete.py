@@ -23,8 +23,10 @@ LASTING_S = 60.0
 
 A share that is gone cannot be listed either, so no outage is taken for that.
 """
-_WAIT_OUT = frozenset({"missing", "unreadable", "changed"})
+WAIT_OUT = frozenset({"missing", "unreadable", "changed"})
 """Reasons that say nothing on the file itself: it is tried again for as long as it takes."""
+_OF_NO_USE = frozenset({"mode", "bomb"})
+_DAMAGED = frozenset({"decode", "gain"})
 
 
 def settled(landed: Landed) -> bool:
@@ -39,18 +41,20 @@ def not_yet(landed: Landed, sentence: str, reason: str) -> SourceError:
 
 def while_listing(landed: Landed, error: PixelsError) -> SourceError:
     """Say what a reader's error means for a file that may still be written to."""
-    if error.reason in _WAIT_OUT:
+    if error.reason in WAIT_OUT:
         return NotReady(str(error), error.reason)
     return not_yet(landed, str(error), error.reason)
 
 
-def while_reading(error: PixelsError) -> SourceError:
+def while_reading(error: PixelsError, *, is_settled: bool = True) -> SourceError:
     """Say what a reader's error means for an exposure that was found complete before.
 
-    Where its pixels are of a kind that can be read, it can only mean that somebody writes to the
-    file again, so it is looked at anew.
+    Pixels of a kind that cannot be read will not come otherwise, nor will damaged ones once
+    nobody writes any more. All else can only mean that somebody writes to the file again, so it
+    is looked at anew.
     """
-    return (Unreadable if error.reason == "mode" else NotReady)(str(error), error.reason)
+    final = error.reason in _OF_NO_USE or (is_settled and error.reason in _DAMAGED)
+    return (Unreadable if final else NotReady)(str(error), error.reason)
 
 
 class ReadingFailures:
@@ -61,16 +65,18 @@ class ReadingFailures:
 
     def __init__(self) -> None:
         self._now_s = 0.0
+        self._is_settled = True
         self._since_s: dict[TiltId, float] = {}
 
     def listing(self, landed: Landed) -> None:
         """Note when the exposures that are read next are listed."""
         self._now_s = landed.changed_s + landed.quiet_s
+        self._is_settled = settled(landed)
 
     def error_for(self, tilt_id: TiltId, error: PixelsError) -> SourceError:
         """Say what a reader's error means for an exposure: as `while_reading`, up to a limit."""
-        if error.reason != "unreadable":
-            return while_reading(error)
+        if error.reason in ("changed", "missing") or error.reason in _OF_NO_USE | _DAMAGED:
+            return while_reading(error, is_settled=self._is_settled)
         since_s = self._since_s.setdefault(tilt_id, self._now_s)
         if self._now_s - since_s < LASTING_S:
             return NotReady(str(error), error.reason)

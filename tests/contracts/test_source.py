@@ -12,12 +12,20 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.microscope import SerialEMStackWriter, write_frame_mdoc_movie, write_tomography5_movie
+from engines.microscope_eer import write_eer_movie
+from engines.microscope_frames import write_tiff_movie
+from engines.readers.mrc import write_mrc
 from monitor.errors import SourceError, Unreadable
 from monitor.model import Landed, Tilt, TiltId
+from monitor.settings import CustomSettings
 from monitor.sources import AnySource, Source, all_sources, tilts_on_disk
+from monitor.sources.custom import Custom
+from monitor.sources.movies import Movies
 from monitor.sources.plain_image import PlainImage
+from monitor.sources.serialem_frames import SerialEMFrames
 from monitor.sources.serialem_stack import SerialEMStack
-from monitor.sources.single_movie import SingleMovie
+from monitor.sources.tomography5 import Tomography5
+from tests.fei_stack import write_fei_stack
 from tests.landings import SETTLED_S, landed
 
 ANGLES = (0.0, 3.0, -3.0)
@@ -54,6 +62,25 @@ def write_tomography5_movies(root: Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in paths]
 
 
+def write_tomography5_stack(root: Path) -> list[str]:
+    times = [WHEN + timedelta(seconds=26 * k) for k in range(len(ANGLES))]
+    images = np.stack([image(k) for k in range(len(ANGLES))])
+    write_fei_stack(root / FOLDER / "L1.mrc", images, 2.5, ANGLES, times)
+    return [f"{FOLDER}/L1.mrc"]
+
+
+def write_oddly_named(root: Path) -> list[str]:
+    names = [f"{FOLDER}/{k}@{angle}@L1.mrc" for k, angle in enumerate(ANGLES)]
+    for k, name in enumerate(names):
+        write_mrc(root / name, image(k), 2.5)
+    return names
+
+
+def custom(root: Path) -> Source:
+    pattern = r".*/(?P<number>\d+)@(?P<angle>[^@]+)@(?P<series>[^/]+)"
+    return Custom(Movies(root), CustomSettings(pattern=pattern))
+
+
 @dataclass(frozen=True)
 class Way:
     write: Callable[[Path], list[str]]
@@ -63,12 +90,14 @@ class Way:
 
 WAYS = {
     "serialem_stack": Way(write_stack, SerialEMStack),
-    "single_movie, SerialEM": Way(write_serialem_movies, SingleMovie),
-    "single_movie, Tomography 5": Way(write_tomography5_movies, SingleMovie),
+    "serialem_frames": Way(write_serialem_movies, lambda root: SerialEMFrames(Movies(root))),
+    "tomography5": Way(write_tomography5_movies, lambda root: Tomography5(Movies(root))),
+    "custom": Way(write_oddly_named, custom, has_times=False),
     "plain_image": Way(write_stack, PlainImage, has_times=False),
     "any, stack": Way(write_stack, all_sources),
     "any, SerialEM movies": Way(write_serialem_movies, all_sources),
     "any, Tomography 5": Way(write_tomography5_movies, all_sources),
+    "any, stack of Tomography 5": Way(write_tomography5_stack, all_sources),
 }
 
 
@@ -197,7 +226,23 @@ def test_pixels_of_an_unlisted_tilt_are_refused(root: Path) -> None:
         all_sources(root).pixels(tilt)
 
 
-@pytest.mark.parametrize("write", [write_stack, write_serialem_movies, write_tomography5_movies])
+def write_tiffs(root: Path) -> list[str]:
+    names = [f"{FOLDER}/L1_{k:03d}_{angle:.1f}.tif" for k, angle in enumerate(ANGLES)]
+    for k, name in enumerate(names):
+        write_tiff_movie(root / name, [image(k)], 2.5, bits=16)
+    return names
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_stack,
+        write_serialem_movies,
+        write_tomography5_movies,
+        write_tomography5_stack,
+        write_tiffs,
+    ],
+)
 def test_scoring_takes_files_in_every_way(root: Path, write: Callable[[Path], list[str]]) -> None:
     found = [
         (tilt.angle_deg, source.pixels(tilt).tolist())
@@ -213,6 +258,19 @@ def test_scoring_takes_an_image_of_which_nothing_is_known(root: Path, realdata: 
     ((tilt, source),) = tilts_on_disk(folder, offer)
     assert (tilt.angle_deg, tilt.pixel_size_angstrom, tilt.section) == (None, None, 0)
     assert source.pixels(tilt).shape == (927, 959)
+
+
+def test_scoring_takes_movies_of_which_nothing_is_known(root: Path) -> None:
+    counts = np.random.default_rng(0).integers(0, 2, (3, 8, 12)).astype(np.uint8)
+    write_tiff_movie(root / "some.tif", counts, 2.5)
+    write_eer_movie(root / "some.eer", counts > 0, 2.5)
+    for name in ("some.tif", "some.eer"):
+        ((tilt, source),) = tilts_on_disk(root, landed(root, name, SETTLED_S))
+        assert (tilt.angle_deg, tilt.section, tilt.pixel_size_angstrom) == (None, 0, 2.5)
+        np.testing.assert_array_equal(source.pixels(tilt), counts.sum(axis=0))
+    os.truncate(root / "some.tif", (root / "some.tif").stat().st_size - 30)
+    with pytest.raises(Unreadable, match="cut after 2 frames"):
+        list(tilts_on_disk(root, landed(root, "some.tif", SETTLED_S)))
 
 
 def test_scoring_a_cut_stack_gives_what_is_there_then_says_so(root: Path) -> None:
