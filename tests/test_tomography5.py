@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engines.errors import PixelsError
 from engines.microscope import write_frame_mdoc_movie, write_tomography5_movie
 from engines.microscope_movies import tomography5_mdoc, tomography5_name
-from engines.readers.mrc import read_header, write_mrc
+from engines.readers.mrc import read_fei_sections, read_header, write_mrc
 from monitor.errors import NotReady, Unreadable
 from monitor.model import TiltId
 from monitor.settings import AcquisitionSettings
@@ -24,7 +24,6 @@ from monitor.sources import all_sources, tilts_on_disk
 from monitor.sources.at_rest import AT_REST_S, AtRest
 from monitor.sources.batch_positions import names_in_list
 from monitor.sources.complete import WAIT_FOR_MDOC_S
-from monitor.sources.fei_header import read_fei_entries
 from monitor.sources.movies import Movies
 from monitor.sources.tomography5 import Tomography5
 from monitor.sources.tomography5_stack import Tomography5Stack
@@ -351,11 +350,11 @@ def test_any_extended_header_is_survived(raw: bytes, kind: bytes, sections: int,
         path = Path(folder) / "x.mrc"
         path.write_bytes(bytes(header) + struct.pack("<i", size) + raw)
         try:
-            found = read_fei_entries(path, read_header(path))
+            found = read_fei_sections(path, read_header(path))
         except PixelsError:
             return
     assert len(found) <= 1 + len(raw) // 172
-    assert all(one.tilt_angle_deg is None or abs(one.tilt_angle_deg) <= 90 for one in found)
+    assert all(one.angle_deg is None or abs(one.angle_deg) <= 90 for one in found)
 
 
 @pytest.mark.parametrize("angles", [(0.0,), (3.0, 3.0)])

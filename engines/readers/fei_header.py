@@ -15,6 +15,8 @@ _SHORTEST_ENTRY, _LONGEST_ENTRY = 768, 4096
 ENTRY_START_BYTES = 164
 """Up to the end of the last field that is read."""
 _DAY_ZERO = datetime(1899, 12, 30)
+_BELIEVED_DAYS = (33_000.0, 73_000.0)
+"""1990 to 2099: any other is what a program writes that does not know the time."""
 _ANGSTROM_PER_METRE = 1e10
 
 # Offset of a field in the entry and its bit in the mask.
@@ -58,7 +60,7 @@ def parse_entry(raw: bytes) -> FeiSection:
 
     angle_deg, dose, size = value(_ALPHA_TILT), value(_DOSE), value(_PIXEL_SIZE_X)
     return FeiSection(
-        angle_deg=angle_deg if angle_deg is not None and abs(angle_deg) <= 180.0 else None,
+        angle_deg=angle_deg + 0.0 if angle_deg is not None and abs(angle_deg) <= 90.0 else None,
         acquired_at=_iso(value(_TIMESTAMP)),
         dose_e_per_A2=_per_square_angstrom(dose),
         pixel_size_angstrom=_angstrom(size),
@@ -75,7 +77,7 @@ def _order(raw: bytes) -> str:
 
 
 def _iso(days: float | None) -> str | None:
-    if days is None or not 1.0 < days < 100_000.0:
+    if days is None or not _BELIEVED_DAYS[0] < days < _BELIEVED_DAYS[1]:
         return None
     when = _DAY_ZERO + timedelta(milliseconds=round(days * 86_400_000.0))
     return when.replace(microsecond=0).isoformat()

@@ -14,7 +14,6 @@ from engines.readers.mrc import read_header, read_section, read_tilt_angles
 from monitor.errors import Unreadable
 from monitor.model import Landed, Tilt, TiltId
 from monitor.sources.complete import while_listing, while_reading
-from monitor.sources.fei_header import read_fei_entries
 from monitor.sources.naming import extension, is_ignored, place
 from monitor.sources.protocol import Known
 
@@ -72,9 +71,7 @@ class PlainImage:
     def _sections(self, landed: Landed, known: Known) -> Iterator[Tilt]:
         name = landed.path.name
         header = read_header(landed.path)
-        angles = read_tilt_angles(landed.path, header) or tuple(
-            entry.tilt_angle_deg for entry in read_fei_entries(landed.path, header)
-        )
+        angles = read_tilt_angles(landed.path, header)
         where = place(landed.relative, landed.path.stem)
         for section in range(min(header.nz, header.sections_on_disk)):
             angle_deg = angles[section] if section < len(angles) else None

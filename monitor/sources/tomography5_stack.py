@@ -14,14 +14,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from engines.errors import PixelsError
-from engines.readers.mrc import read_header, read_section
+from engines.readers.fei_header import FeiSection
+from engines.readers.mrc import read_fei_sections, read_header, read_section
 from engines.readers.mrc_header import MrcHeader
 from monitor.errors import NotReady
 from monitor.model import FileStat, Landed, Tilt, TiltId
 from monitor.sources.batch_positions import BatchPositions
 from monitor.sources.complete import ReadingFailures, not_yet, settled, while_listing
 from monitor.sources.exposure import exposure_id, mdoc_path
-from monitor.sources.fei_header import FeiEntry, read_fei_entries
 from monitor.sources.mdoc import Mdoc, MdocSection
 from monitor.sources.movies import Movies, identity_of
 from monitor.sources.naming import (
@@ -49,7 +49,7 @@ class _Section:
     """One section, and what is known of it."""
 
     number: int
-    entry: FeiEntry
+    entry: FeiSection
     angle_deg: float
     said: MdocSection | None
     ids: tuple[TiltId, ...]
@@ -106,11 +106,11 @@ class Tomography5Stack:
         try:
             header = read_header(path)
             image = read_section(path, tilt.section, header, self._pace)
-            entries = read_fei_entries(path, read_header(path))
+            entries = read_fei_sections(path, read_header(path))
         except PixelsError as error:
             raise self._failures.error_for(tilt.id, error) from error
         self._failures.over(tilt.id)
-        now = entries[tilt.section].tilt_angle_deg if tilt.section < len(entries) else None
+        now = entries[tilt.section].angle_deg if tilt.section < len(entries) else None
         if now is None or abs(now - (tilt.angle_deg or 0.0)) > _ANGLE_TOLERANCE_DEG:
             raise NotReady(f"{path.name!r} was rewritten while it was read", "changed")
         return image
@@ -125,15 +125,15 @@ class Tomography5Stack:
             return
         raise NotMine(f"{landed.path.name!r} is no stack of Tomography 5", "no_angle")
 
-    def _read_headers(self, landed: Landed) -> tuple[MrcHeader, tuple[FeiEntry, ...]]:
+    def _read_headers(self, landed: Landed) -> tuple[MrcHeader, tuple[FeiSection, ...]]:
         try:
             header = read_header(landed.path)
-            entries = read_fei_entries(landed.path, header)
+            entries = read_fei_sections(landed.path, header)
         except PixelsError as error:
             if error.reason in ("header", "truncated"):
                 self._reject(landed, str(error))
             raise while_listing(landed, error) from error
-        angles = [one.tilt_angle_deg for one in entries if one.tilt_angle_deg is not None]
+        angles = [one.angle_deg for one in entries if one.angle_deg is not None]
         # A search map or a tile of an atlas has such a header, too.
         if len(angles) < 2 or max(angles) - min(angles) < _LEAST_RANGE_DEG:
             self._reject(
@@ -198,16 +198,16 @@ def _is_there(path: Path) -> bool:
 
 
 def _sections(
-    where: Place, entries: tuple[FeiEntry, ...], mdoc: Mdoc | None, file_name: str
+    where: Place, entries: tuple[FeiSection, ...], mdoc: Mdoc | None, file_name: str
 ) -> list[_Section]:
     """Put sections and mdoc together by angle, and name each exposure in every way there is."""
     left = list(mdoc.sections) if mdoc else []
     seen: dict[float, int] = {}
     found = []
     for number, entry in enumerate(entries):
-        if entry.tilt_angle_deg is None:
+        if entry.angle_deg is None:
             continue
-        angle_deg = entry.tilt_angle_deg
+        angle_deg = entry.angle_deg
         said = _taken(left, angle_deg)
         again = seen[round(angle_deg, 2)] = seen.get(round(angle_deg, 2), 0) + 1
         by_header = TiltId(
