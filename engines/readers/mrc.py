@@ -138,11 +138,11 @@ def read_fei_sections(path: Path, header: MrcHeader) -> tuple[FeiSection, ...]:
     """
     if header.ext_type not in fei_header.ENTRY_TYPES:
         return ()
-    stride = fei_header.entry_bytes(_extended(path, header, 4))
+    raw = _extended(path, header, header.nsymbt)
+    stride = fei_header.entry_bytes(raw)
     if not stride:
         return ()
-    raw = _extended(path, header, header.nz * stride)
-    starts = range(0, len(raw) - stride + 1, stride)
+    starts = range(0, min(len(raw), header.nz * stride) - stride + 1, stride)
     return tuple(fei_header.parse_entry(raw[start : start + stride]) for start in starts)
 
 
