@@ -48,7 +48,7 @@ class Admission:
         """Whether this exposure was read before, under another name or in its other form."""
         if self._journal.knows(tilt.id):
             return True
-        earlier = self._journal.tilts_of_movie(tilt.session, tilt.movie) if tilt.movie else []
+        earlier = self._journal.tilts_of_movie(tilt.movie) if tilt.movie else []
         twin = next((one for one in earlier if is_twin(tilt, one)), None)
         if twin is not None:
             self._journal.came_again(twin, tilt)

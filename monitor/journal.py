@@ -193,10 +193,10 @@ class Journal:
         for name in names:
             self._query(query, (name, encodable(str(tilt.id))))
 
-    def tilts_of_movie(self, session: str, movie: str) -> list[Tilt]:
-        """Give the tilts of a session whose frames are in the movie of this name."""
-        query = "SELECT tilt FROM tilts WHERE session = ? AND movie = ? AND movie <> ''"
-        rows = self._query(query, (encodable(session), encodable(movie)))
+    def tilts_of_movie(self, movie: str) -> list[Tilt]:
+        """Give the tilts of all sessions whose frames are in a movie of this name."""
+        query = "SELECT tilt FROM tilts WHERE movie = ? AND movie <> ''"
+        rows = self._query(query, (encodable(movie),))
         return [tilt_from(text) for (text,) in rows]
 
     def history(self, lamella: str, session: str) -> LamellaHistory:

@@ -40,7 +40,7 @@ CREATE TABLE messages (
 """
 _SCHEMA_2 = """
 ALTER TABLE tilts ADD COLUMN movie TEXT NOT NULL DEFAULT '';
-CREATE INDEX tilts_by_movie ON tilts (session, movie) WHERE movie <> '';
+CREATE INDEX tilts_by_movie ON tilts (movie) WHERE movie <> '';
 CREATE TABLE aliases (alias TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO aliases SELECT id, number FROM tilts;
 """

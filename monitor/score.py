@@ -38,6 +38,7 @@ from monitor.score_files import (
 )
 from monitor.screen import bar, console, interval_text, percent_text, plain
 from monitor.sources import tilts_on_disk
+from monitor.twins import is_twin
 
 LIMIT_PERCENT = 10.0
 _LARGEST_PIXEL_ANGSTROM = 1e4
@@ -137,9 +138,10 @@ def _score_files(
     """Score the files one by one into `scored`; False if a mask could not be written."""
     masks = _Masks(request.masks, files) if request.masks else None
     masks_done = True
+    twins = _Twins()
     with _progress() as progress:
         for file in progress.track(files, description="files"):
-            for measured in _score_file(file, segmenter, request.pixel_size_angstrom):
+            for measured in _score_file(file, segmenter, request.pixel_size_angstrom, twins):
                 scored.append((measured.tilt, measured.reading))
                 if request.as_json:
                     _print_json(measured.tilt, measured.reading)
@@ -152,13 +154,32 @@ def _score_files(
     return masks_done
 
 
+class _Twins:
+    """Knows which exposures were scored in their other form: as section of a stack, or movie."""
+
+    def __init__(self) -> None:
+        self._scored: dict[str, list[Tilt]] = {}
+
+    def came_before(self, tilt: Tilt) -> bool:
+        """Whether an exposure came before in its other form; else it is noted."""
+        earlier = self._scored.setdefault(tilt.movie, [])
+        if any(is_twin(tilt, one) for one in earlier):
+            return True
+        if tilt.movie:
+            earlier.append(tilt)
+        return False
+
+
 def _score_file(
-    file: FileToScore, segmenter: Segmenter, pixel_size_angstrom: float | None
+    file: FileToScore, segmenter: Segmenter, pixel_size_angstrom: float | None, twins: _Twins
 ) -> Iterator[_Measured]:
     model = (segmenter.bundle_name, segmenter.bundle_version, segmenter.backend_name)
     count = 0
     try:
         for tilt, source in tilts_on_disk(file.root, landed(file)):
+            if twins.came_before(prefixed(tilt, file.prefix)):
+                count += 1
+                continue
             if tilt.pixel_size_angstrom is None:
                 tilt = replace(tilt, pixel_size_angstrom=pixel_size_angstrom)
             image = source.pixels(tilt)
@@ -174,7 +195,11 @@ def _score_file(
     else:
         if count == 0:
             wanted = f"it must end in {', '.join(EXTENSIONS)} and name no reference or leftover"
-            complain(file.path, f"is no tilt by its name ({wanted}), or holds no image")
+            complain(
+                file.path,
+                f"is no tilt by its name ({wanted}), holds no image, or its tilts lie beside it as "
+                "movies",
+            )
 
 
 def _why(error: Exception) -> str:

@@ -14,15 +14,16 @@ _TIMES_APART_S = 120.0
 
 
 def is_twin(tilt: Tilt, earlier: Tilt) -> bool:
-    """Whether two tilts of one session are the same exposure, once as section and once as movie.
+    """Whether two tilts are the same exposure, once as section of a stack and once as movie.
 
-    Both name the same movie and nearly the same angle; then their times decide, where both are
-    known, else their folders.
+    Both are of one session and name the same movie and nearly the same angle; then their times
+    decide, where both are known, else their folders.
     """
-    if not tilt.movie or (tilt.session, tilt.movie) != (earlier.session, earlier.movie):
+    if not tilt.movie or tilt.movie != earlier.movie:
         return False
     return (
         is_movie(tilt) != is_movie(earlier)
+        and _may_be_of_one_session(tilt, earlier)
         and _angles_agree(tilt.angle_deg, earlier.angle_deg)
         and _times_or_folders_agree(tilt, earlier)
     )
@@ -31,6 +32,12 @@ def is_twin(tilt: Tilt, earlier: Tilt) -> bool:
 def is_movie(tilt: Tilt) -> bool:
     """Whether the pixels of a tilt come from the movie of its frames, and not from a stack."""
     return PurePosixPath(tilt.path).name == tilt.movie
+
+
+def _may_be_of_one_session(one: Tilt, other: Tilt) -> bool:
+    """Whether the sessions are the same; the name of one outside any folder says nothing."""
+    loose = any("/" not in tilt.path for tilt in (one, other))
+    return loose or one.session == other.session
 
 
 def _angles_agree(one: float | None, other: float | None) -> bool:

@@ -99,9 +99,10 @@ directory = "{self.state}"
         )
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self) -> Daemon:
-        """Start the process; it may still be loading when this returns."""
-        command = [sys.executable, "-m", "monitor", "run", "--config", str(self.config)]
+    def start(self, *under: str) -> Daemon:
+        """Start the process, under another program; it may still load when this returns."""
+        words = [sys.executable, "-m", "monitor", "run", "--config", str(self.config)]
+        command = [*under, *words]
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )

@@ -1,5 +1,6 @@
 """For tests of permissions: root may do everything, so the test steps down first."""
 
+import gc
 import multiprocessing
 import os
 import warnings
@@ -40,6 +41,8 @@ def as_nobody(work: Callable[[], T]) -> T:
 
 
 def _step_down(work: Callable[[], object], sending: Connection) -> None:
+    # What the parent left to be collected may wait, as it goes, for threads that a fork has not.
+    gc.disable()
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)

@@ -280,18 +280,17 @@ def test_two_exposures_may_be_called_alike_besides(tmp_path: Path) -> None:
     assert journal.last_seq() == 4
 
 
-def test_the_tilts_of_a_movie_are_those_of_its_session(tmp_path: Path) -> None:
+def test_the_tilts_of_a_movie_are_found_by_its_name(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "m")
     odd = "bad\udcff\n.tif"
     for number, movie in enumerate(("a.tif", "b.tif", "", odd, "a.tif")):
         add(journal, replace(tilt(3.0 * number), movie=movie))
     add(journal, replace(tilt(0.0, session="s2"), movie="a.tif"))
-    assert [one.angle_deg for one in journal.tilts_of_movie("s1", "a.tif")] == [0.0, 12.0]
-    assert [one.movie for one in journal.tilts_of_movie("s1", odd)] == [odd]
-    assert journal.tilts_of_movie("s1", "") == journal.tilts_of_movie("s3", "a.tif") == []
+    assert [one.angle_deg for one in journal.tilts_of_movie("a.tif")] == [0.0, 12.0, 0.0]
+    assert [one.movie for one in journal.tilts_of_movie(odd)] == [odd]
+    assert journal.tilts_of_movie("") == journal.tilts_of_movie("c.tif") == []
     plan = journal._db.execute(
-        "EXPLAIN QUERY PLAN SELECT tilt FROM tilts WHERE session = 's' AND movie = 'm'"
-        " AND movie <> ''"
+        "EXPLAIN QUERY PLAN SELECT tilt FROM tilts WHERE movie = 'm' AND movie <> ''"
     ).fetchall()
     assert "tilts_by_movie" in plan[0][3]
 
@@ -381,8 +380,8 @@ def test_a_journal_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> 
         assert [one.body for one in journal.messages_from(0, 10)] == [b"t1", b"t2", b"t3", b"t4"]
         assert all(journal.knows(one.id) for one in (*stack, movie))
         assert [pair[0] for pair in journal.history("s1/L1", "s1").readings] == stack
-        assert journal.tilts_of_movie("s1", "bad\udcff_9.0.mrc") == [movie]
-        assert journal.tilts_of_movie("s1", "L1.mrc") == []
+        assert journal.tilts_of_movie("bad\udcff_9.0.mrc") == [movie]
+        assert journal.tilts_of_movie("L1.mrc") == []
         journal.close(cleanly=True)
     journal = Journal(tmp_path / "old", "m")
     with pytest.raises(JournalError):

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -9,10 +10,13 @@ import pytest
 
 from engines.microscope import (
     SerialEMStackWriter,
+    bidirectional,
     dose_symmetric,
     write_frame_mdoc_movie,
     write_tomography5_movie,
 )
+from engines.microscope_movies import tomography5_mdoc, tomography5_name
+from engines.microscope_pacetomo import Target, run_text, sorting_in_place, targets_text
 from engines.readers.mrc import read_header, read_section, read_tilt_angles
 from monitor.sources.mdoc import read_mdoc
 from monitor.sources.naming import parse_movie_name
@@ -139,3 +143,106 @@ def test_movies(tmp_path: Path) -> None:
 def test_the_pretend_microscope_needs_no_torch() -> None:
     code = "import engines.microscope, engines.readers.mrc, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_bidirectional_series_is_inverted_at_its_turn(tmp_path: Path) -> None:
+    angles, turn = bidirectional(9.0, 3.0, 6.0)
+    assert (angles, turn) == ([9.0, 6.0, 3.0, 12.0, 15.0], 3)
+    writer = SerialEMStackWriter(tmp_path / "L1.mrc", (12, 16), 1.97, scheme="bidir", start_deg=9.0)
+    steps = [writer.file.mark_open()]
+    for k, angle in enumerate(angles):
+        if k == turn:
+            steps += writer.turning()
+        steps += writer.adding(image(k), angle, WHEN + timedelta(seconds=k))
+    steps.append(writer.file.mark_closed())
+    mdoc = read_mdoc(writer.mdoc_path)
+    assert mdoc is not None
+    assert (mdoc.scheme, mdoc.scheme_start_deg) == ("bidirectional", 9.0)
+    assert [one.tilt_angle_deg for one in mdoc.sections] == [3.0, 6.0, 9.0, 12.0, 15.0]
+    for section, seed in enumerate((2, 1, 0, 3, 4)):
+        np.testing.assert_array_equal(read_section(writer.path, section), image(seed))
+    at = [step.what for step in steps].index("rename")
+    assert [(step.what, step.path.name) for step in steps[at : at + 6]] == [
+        ("rename", "L1.mrc-half1.mdoc"),
+        ("delete", "L1.mrc.openTS"),
+        ("rename", "L1.mrc-half1"),
+        ("create", "L1.mrc-half1.openTS"),
+        ("create", "L1.mrc"),
+        ("create", "L1.mrc.openTS"),
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["L1.mrc", "L1.mrc.mdoc"]
+
+
+def pacetomo_stack(folder: Path) -> SerialEMStackWriter:
+    writer = SerialEMStackWriter(
+        folder / "a_ts_001.mrc", (12, 16), 1.97, scheme="", line_end="\r\n"
+    )
+    for k, angle in enumerate((0.0, 3.0, -3.0, 6.01, -6.0)):
+        writer.add(image(k), angle, WHEN + timedelta(seconds=26 * k))
+        writer.add_keys({"SpecimenShift": "0.1 0.2", "EucentricOffset": 0.3})
+        writer.rewrite_mdoc()
+    return writer
+
+
+def test_a_stack_is_sorted_in_place_as_by_mrcfile(tmp_path: Path) -> None:
+    writer = pacetomo_stack(tmp_path)
+    copy = Path(shutil.copy(writer.path, tmp_path / "copy"))
+    inode = writer.path.stat().st_ino
+    with mrcfile.open(copy, "r+") as stack:  # what PACEtomo does
+        order = np.argsort([angle for angle, _ in writer.file.sections])
+        stack.set_data(stack.data[order])
+    for _ in sorting_in_place(writer.file):
+        pass
+    assert writer.path.read_bytes() == copy.read_bytes()
+    assert writer.path.stat().st_ino == inode
+    header = read_header(writer.path)
+    assert read_tilt_angles(writer.path, header)[:5] == (0.0, 3.0, -3.0, 6.01, -6.0)
+    mdoc = read_mdoc(writer.mdoc_path)
+    assert mdoc is not None
+    assert [one.tilt_angle_deg for one in mdoc.sections] == [-6.0, -3.0, 0.0, 3.0, 6.01]
+    assert [one.acquired_at for one in mdoc.sections][:2] == [
+        "2026-02-01T10:01:44",
+        "2026-02-01T10:00:52",
+    ]
+    assert b"DateTime = 01-Feb-2026 10:01:44 \r\n" in writer.mdoc_path.read_bytes()
+    assert (tmp_path / "a_ts_001_unsorted.mrc.mdoc").is_file()
+
+
+def test_pacetomo_adds_its_keys_behind_the_date(tmp_path: Path) -> None:
+    text = pacetomo_stack(tmp_path).mdoc_path.read_bytes().decode()
+    sections = text.split("[ZValue = ")[1:]
+    assert len(sections) == 5
+    for section in sections:
+        keys = [line.partition(" =")[0] for line in section.split("\r\n")]
+        assert keys.index("DateTime") < keys.index("SpecimenShift") < keys.index("EucentricOffset")
+
+
+def test_a_targets_file_tells_of_its_targets() -> None:
+    targets = [Target("lam", 1, 0.0, 0.0), Target("lam", 2, 1.5, -0.8, skip=True)]
+    text = targets_text(targets, {"startTilt": 9, "step": 3.0})
+    lines = text.split("\r\n")
+    assert lines[:4] == ["_set startTilt = 9", "_set step = 3.0", "", "_tgt = 001"]
+    assert lines.count("tsfile = lam_ts_002.mrc") == 1
+    assert lines.count("skip = True") == 1
+    run = run_text(targets, {"startTilt": 9}, 4, 1)
+    assert "_spos = 4,1\r\n" in run
+    assert run.count("_pbr") == run.count("_nbr") == 2
+
+
+def test_what_tomography_writes_at_the_end_of_a_series(tmp_path: Path) -> None:
+    movies = [("Position_1_001_10.00_x_EER.eer", 9.98, WHEN), ("b.eer", -3.0, WHEN)]
+    for year_first, stamp in ((False, "01-Feb-2026  10:00:00"), (True, "26-Feb-01  10:00:00")):
+        path = tmp_path / "Position_1.mdoc"
+        text = tomography5_mdoc("Position_1", movies, 2.6, 4096, frames=4, year_first=year_first)
+        path.write_text(text)
+        assert f"DateTime = {stamp}\n" in text
+        mdoc = read_mdoc(path)
+        assert mdoc is not None
+        assert mdoc.program == "Tomography"
+        assert [(one.tilt_angle_deg, one.acquired_at) for one in mdoc.sections] == [
+            (9.98, WHEN.isoformat()),
+            (-3.0, WHEN.isoformat()),
+        ]
+        assert mdoc.sections[0].sub_frame_path == movies[0][0]
+    name = tomography5_name("Position_1", 1, 30.0, WHEN, "fractions.tiff")
+    assert name == "Position_1_001_[30.0]_20260201_100000_fractions.tiff"

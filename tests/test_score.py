@@ -45,6 +45,24 @@ def test_a_series_is_scored_as_the_daemon_would(
     assert set(found[0]) == {"tilt", "ice", "quality", "model"}
 
 
+def test_an_exposure_in_both_forms_is_scored_once(
+    tmp_path: Path, bundle: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    microscope = Microscope(tmp_path / "data")
+    for angle_deg in ANGLES_DEG:
+        microscope.add("grid1/L1", angle_deg, picture(4.0))
+    mdoc = tmp_path / "data/grid1/L1.mrc.mdoc"
+    sections = mdoc.read_text().split("DateTime")
+    movies = [f"L1_{k:03d}_{angle_deg:.1f}.mrc" for k, angle_deg in enumerate(ANGLES_DEG)]
+    named = [f"{part}SubFramePath = {name}\n" for part, name in zip(sections, movies, strict=False)]
+    mdoc.write_text("DateTime".join([*named, sections[-1]]))
+    (tmp_path / "data/grid1/frames").mkdir()
+    for name in movies:
+        write_mrc(tmp_path / "data/grid1/frames" / name, picture(4.0), PIXEL_SIZE_ANGSTROM)
+    assert score_paths(Request((tmp_path / "data",), as_json=True, bundle=bundle)) == 0
+    assert len(lines(capsys)) == len(ANGLES_DEG)
+
+
 def test_images_without_any_metadata(
     tmp_path: Path, bundle: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

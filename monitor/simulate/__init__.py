@@ -1,0 +1,1 @@
+"""`icewatch simulate` and `icewatch replay`: a pretend microscope that lets sessions land."""
