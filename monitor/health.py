@@ -22,18 +22,35 @@ class Health:
 
 
 def judge(
-    *, warm: bool, intake: IntakeStatus, problems: Problems, failing_sinks: dict[str, str]
+    *,
+    warm: bool,
+    intake: IntakeStatus,
+    problems: Problems,
+    failing_sinks: dict[str, str],
+    unanswered: str = "",
+    set_aside: int = 0,
 ) -> Health:
-    """Say how the daemon is; what concerns the operator most comes first."""
+    """Say how the daemon is; what concerns the operator most comes first.
+
+    `unanswered` says that the worker waits for the file system for too long.
+    """
     if not warm:
         return Health("starting", "the network is being loaded")
-    if intake.stalled:
-        return Health("stalled", intake.reason)
+    stalled = (intake.reason if intake.stalled else "") or unanswered or problems.share_error
+    if stalled:
+        return Health("stalled", stalled)
     if problems.journal_error:
         return Health("degraded", problems.journal_error)
     if failing_sinks:
         return Health("degraded", next(iter(failing_sinks.values())))
-    return Health("ready", "")
+    return Health("ready", _about_set_aside(set_aside))
+
+
+def _about_set_aside(tilts: int) -> str:
+    if not tilts:
+        return ""
+    are = "1 tilt is" if tilts == 1 else f"{tilts} tilts are"
+    return f"{are} set aside after two deaths each; see icewatch status, then icewatch retry"
 
 
 def notify_systemd(message: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +17,7 @@ from typing import Literal
 
 from monitor.folders import FolderTree
 from monitor.landing import LandedQueue
-from monitor.model import Landed
+from monitor.model import FileStat, Landed
 from monitor.sources.protocol import Source
 from monitor.walk import Seen, Stalled, Walk, stat_now
 from monitor.watching import FolderEvents, has_remote_writers
@@ -30,6 +31,8 @@ NO_ANSWER_S = 10.0
 """A file system that owes an answer for longer counts as stalled."""
 _MAX_HINTS = 10_000
 _LONGEST_WAIT_S = 0.2
+_OLD_NS = 10_000_000_000
+"""Compared with the newest file, so that only times of one clock meet."""
 _AT_ONCE = 1000
 
 
@@ -93,7 +96,8 @@ class Intake:
         self._worker_asked_s: float | None = None
         self._has_remote_writers = True
         self._tree = FolderTree(directory, source.claims, clock)
-        self._hints: dict[str, None] = {}
+        self._hints: dict[str, bool] = {}
+        """Paths that events told of, and whether the last one told of the end of writing."""
         self._woken = threading.Condition()
         self._events = FolderEvents(self._hint)
         self._watching: Literal["events", "poll"] = "poll"
@@ -139,22 +143,31 @@ class Intake:
     def _as_it_is(self, relative: str) -> Landed | None:
         """Look at a file right before it is worked on, since it may have waited for long."""
         found = {}
-        try:
-            for member in self._queue.members(relative):
-                self._worker_asked_s = self._clock()
-                stat = stat_now(self._directory, member)
-                if stat is not None:
-                    found[member] = stat
-        finally:
-            self._worker_asked_s = None
+        for member in self._queue.members(relative):
+            stat = self._stat(member)
+            if stat is not None:
+                found[member] = stat
         if relative not in found:
             return None
         apart_s = self._look_interval_s / 2
         return self._queue.looked(relative, found, apart_s, any_inode=self._has_remote_writers)
 
+    def _stat(self, member: str) -> FileStat | None:
+        self._worker_asked_s = self._clock()
+        try:
+            return stat_now(self._directory, member)
+        finally:
+            self._worker_asked_s = None
+
     def make_way(self, landed: Landed) -> bool:
-        """Whether work on a file is to pause, until its `retry`, for one that landed since."""
-        return self._queue.make_way(landed.relative)
+        """Whether work on a file is to pause, until its `retry`, between two of its tilts.
+
+        So it is for a file that landed since, and where somebody writes to this one.
+        """
+        if self._queue.make_way(landed.relative):
+            return True
+        now, then = self._stat(landed.relative), landed.stat
+        return now is None or (now.size, now.mtime_ns) != (then.size, then.mtime_ns)
 
     def again(self, relative: str) -> None:
         """Offer a file again that was dealt with."""
@@ -222,8 +235,13 @@ class Intake:
             self._queue.gone(image, member)
             if member == image:
                 self._on_gone(image)
-        walk.seen.sort(key=lambda seen: (seen.stat.mtime_ns, seen.member))
-        self._saw(walk.seen, lay_there=walk.is_first)
+        news = self._queue.news(walk.seen)
+        news.sort(key=lambda seen: (seen.stat.mtime_ns, seen.member))
+        # What lay there at start is at rest if others were written long after it.
+        old_ns = news[-1].stat.mtime_ns - _OLD_NS if walk.is_first and news else 0
+        old = bisect_left(news, old_ns, key=lambda seen: seen.stat.mtime_ns)
+        self._saw(news[:old], lay_there=walk.is_first, closed=True)
+        self._saw(news[old:], lay_there=walk.is_first)
 
     def _look(self, files: Iterable[tuple[str, str]], started_s: float) -> None:
         """Stat single files, then let those come again that were not complete."""
@@ -231,11 +249,11 @@ class Intake:
         self._queue.scanned(started_s, self._look_interval_s / 2)
         self._next_look_s = started_s + self._look_interval_s
 
-    def _saw(self, files: Iterable[Seen], *, lay_there: bool = False) -> None:
+    def _saw(self, files: Iterable[Seen], *, lay_there: bool = False, closed: bool = False) -> None:
         # In parts, so that neither the worker nor the status waits for long.
         for part in _batched(files, _AT_ONCE):
             any_inode = self._has_remote_writers
-            self._queue.saw_all(part, lay_there=lay_there, any_inode=any_inode)
+            self._queue.saw_all(part, lay_there=lay_there, any_inode=any_inode, closed=closed)
 
     def _stall(self, reason: str) -> None:
         if reason != self._stalled:
@@ -260,10 +278,10 @@ class Intake:
         self._watching = "events" if wanted and self._events.start(self._directory) else "poll"
         self._sweep_wanted = True  # for what came between the scan and the first event
 
-    def _hint(self, relative: str) -> None:
+    def _hint(self, relative: str, closed: bool) -> None:
         with self._woken:
             if len(self._hints) < _MAX_HINTS:
-                self._hints[relative] = None
+                self._hints[relative] = closed
             else:
                 self._sweep_wanted = True
             self._woken.notify()
@@ -271,8 +289,16 @@ class Intake:
     def _follow_hints(self) -> None:
         with self._woken:
             hints, self._hints = self._hints, {}
-        for relative in hints:
-            self._saw(self._tree.look(relative))
+        for relative, closed in hints.items():
+            found = self._tree.look(relative)
+            # The stack itself stays open: what closes with a tilt is its mdoc.
+            images = dict.fromkeys(one.image for one in found)
+            others = [
+                (image, other)
+                for image in images
+                for other in dict.fromkeys((image, *self._queue.members(image)))
+            ]
+            self._saw([*self._tree.stat_all(others), *found], closed=closed)
 
     def _wait(self) -> None:
         due_s = min(self._next_scan_s, self._next_look_s) - self._clock()

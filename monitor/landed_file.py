@@ -47,6 +47,8 @@ class LandedFile:
     """Whether it was seen to change, not only found."""
     lay_there: bool = False
     """Whether it is only worked on because it was there at start."""
+    closed: bool = False
+    """Whether the last change was the end of its writing: an event told so."""
     made_way: bool = False
     """Whether the worker was asked to put it back at once."""
 
@@ -55,7 +57,9 @@ class LandedFile:
         """Whether the image itself is there."""
         return self.relative in self.members
 
-    def note(self, member: str, stat: FileStat, now_s: float, *, any_inode: bool) -> bool:
+    def note(
+        self, member: str, stat: FileStat, now_s: float, *, any_inode: bool, closed: bool = False
+    ) -> bool:
         """Keep the newest stat of a member; True where it is a change."""
         known = self.members.get(member)
         if known == stat:
@@ -67,6 +71,7 @@ class LandedFile:
         if member == self.relative:
             self.image_changed_s = now_s
         self.unchanged_scans = 0
+        self.closed = closed
         return True
 
     def prove(self, looked_s: float, apart_s: float) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from monitor.landed_file import LandedFile, Recent, State
 from monitor.model import FileStat, Landed
+from monitor.walk import Seen
 
 _TURN_S = 10.0
 """What lay there at start has a turn this often, also while new files keep the worker busy."""
@@ -66,6 +67,8 @@ class LandedQueue:
             quiet_s=now_s - file.changed_s,
             changed_s=file.changed_s,
             image_quiet_s=now_s - file.image_changed_s,
+            closed=file.closed,
+            members=dict(file.members),
         )
 
     def members(self, relative: str) -> list[str]:
@@ -145,13 +148,16 @@ class LandedQueue:
         *,
         lay_there: bool = False,
         any_inode: bool = False,
+        closed: bool = False,
     ) -> None:
         """Note what a look found: `member` belongs to the image `relative` (or is that image).
 
         `lay_there`: nobody knows when it landed, for this was the first look. `any_inode`: a new
-        inode alone is no change, since shares may give out new ones at any time.
+        inode alone is no change, since shares may give out new ones at any time. `closed`: who
+        wrote it is done with it.
         """
-        self.saw_all([(relative, member, stat)], lay_there=lay_there, any_inode=any_inode)
+        found = [(relative, member, stat)]
+        self.saw_all(found, lay_there=lay_there, any_inode=any_inode, closed=closed)
 
     def saw_all(
         self,
@@ -159,6 +165,7 @@ class LandedQueue:
         *,
         lay_there: bool = False,
         any_inode: bool = False,
+        closed: bool = False,
     ) -> None:
         """Note what a scan found, as `saw` does for each (image, member, stat)."""
         with self._condition:
@@ -166,14 +173,30 @@ class LandedQueue:
                 file = self._files.get(relative)
                 if file is None:
                     file = self._files[relative] = LandedFile(relative)
-                self._saw(file, member, stat, lay_there=lay_there, any_inode=any_inode)
+                was_known = bool(file.members)
+                if self._note(file, member, stat, any_inode=any_inode, closed=closed):
+                    self._changed(file, was_known=was_known, lay_there=lay_there)
+                elif closed and not file.closed:
+                    self._closed(file)
 
-    def _saw(
-        self, file: LandedFile, member: str, stat: FileStat, *, lay_there: bool, any_inode: bool
-    ) -> None:
-        was_known = bool(file.members)
-        if not self._note(file, member, stat, any_inode=any_inode):
-            return
+    def news(self, found: Iterable[Seen]) -> list[Seen]:
+        """Give those that are not known to be as they were found."""
+        files = self._files
+        with self._condition:
+            return [
+                one
+                for one in found
+                if (file := files.get(one.image)) is None
+                or file.members.get(one.member) != one.stat
+            ]
+
+    def _closed(self, file: LandedFile) -> None:
+        """Note that the last change was the end of the writing, which nobody knew before."""
+        file.closed = True
+        if file.state is not State.QUIET:
+            self._offer(file)
+
+    def _changed(self, file: LandedFile, *, was_known: bool, lay_there: bool) -> None:
         file.changed_here = was_known
         if not lay_there:
             self._backlog.pop(file.relative, None)
@@ -182,8 +205,16 @@ class LandedQueue:
             file.lay_there = True
         self._offer(file)
 
-    def _note(self, file: LandedFile, member: str, stat: FileStat, *, any_inode: bool) -> bool:
-        changed = file.note(member, stat, self._clock(), any_inode=any_inode)
+    def _note(
+        self,
+        file: LandedFile,
+        member: str,
+        stat: FileStat,
+        *,
+        any_inode: bool,
+        closed: bool = False,
+    ) -> bool:
+        changed = file.note(member, stat, self._clock(), any_inode=any_inode, closed=closed)
         if changed:
             self._recent.changed(file.relative, stat)
         return changed

@@ -143,6 +143,15 @@ class Landed:
     """When the stat last changed, by our own monotonic clock (s)."""
     image_quiet_s: float = 0.0
     """Seconds since the image itself changed, whatever its mdoc did; never less than `quiet_s`."""
+    closed: bool = True
+    """Whether its last writer is known to have closed or renamed it (always where nobody asks)."""
+    members: Mapping[str, FileStat] | None = None
+    """The image and the files that announce it, as last looked at; None where nobody looked."""
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nobody writes to it, as far as can be told without opening anything."""
+        return self.closed or self.unchanged_scans >= 1
 
     def __post_init__(self) -> None:
         """See that what says nothing on the image itself counts it as quiet as all together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -16,6 +17,24 @@ logger = logging.getLogger(__name__)
 INCOMPLETE_AFTER_S = 60.0
 """A file that was announced but is still not complete after this long is named."""
 _KEPT = 50
+_FAILING = frozenset(
+    {
+        errno.EIO,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.EREMOTEIO,
+    }
+)
+"""What a file system says when it is not one file that is at fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +54,10 @@ class Problems:
         self._open: OrderedDict[str, Problem] = OrderedDict()
         self._waiting: dict[str, tuple[FileStat, float]] = {}
         self._told: set[tuple[str, int, str]] = set()
+        self._unread: dict[str, str] = {}
+        """Files that the file system failed to give since it last gave any, with the sentence."""
+        self._bad: set[str] = set()
+        """Files that it fails to give while it gives others: no fault of the whole share."""
         self.journal_error = ""
         """Why nothing can be committed now; empty while the journal works."""
 
@@ -70,6 +93,28 @@ class Problems:
         with self._lock:
             self._waiting.pop(relative, None)
             self._open.pop(relative, None)
+            self._unread.pop(relative, None)
+            self._bad.discard(relative)
+
+    def unread(self, landed: Landed, error: Exception) -> None:
+        """Note that a file cannot be read now: perhaps the file system fails altogether."""
+        with self._lock:
+            if landed.relative not in self._bad and _is_failing_disk(error):
+                self._unread[landed.relative] = str(error)
+
+    def was_read(self, relative: str) -> None:
+        """Note that a file could be read, so that the file system works."""
+        with self._lock:
+            self._bad.discard(relative)
+            if self._unread:
+                self._bad |= self._unread.keys() - {relative}
+                self._unread.clear()
+
+    @property
+    def share_error(self) -> str:
+        """Why nothing can be read now; empty while reading works."""
+        with self._lock:
+            return next(iter(self._unread.values()), "")
 
     def journal_failed(self, sentence: str) -> None:
         """Note that nothing can be committed; said once until it works again."""
@@ -87,3 +132,12 @@ class Problems:
         """Give the problems that stand, newest last."""
         with self._lock:
             return list(self._open.values())
+
+
+def _is_failing_disk(error: BaseException | None) -> bool:
+    """Whether an error goes back to a file system that does not work, at any depth."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno in _FAILING
+        error = error.__cause__
+    return False

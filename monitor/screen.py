@@ -74,6 +74,9 @@ def show_status(status: Mapping[str, Any]) -> None:
     )
     if status["lamellae"]:
         screen.print(lamella_table(status["lamellae"]))
+    for tilt in status.get("set_aside", ()):
+        where = f"{plain(tilt['path'])}, section {tilt['section']}"
+        screen.print(f"set aside: {where}: {tilt['reason']}", markup=False)
     for problem in status["problems"]:
         screen.print(f"problem: {plain(problem['path'])}: {problem['sentence']}", markup=False)
 

@@ -68,8 +68,11 @@ def has_remote_writers(path: Path) -> bool:
 class FolderEvents:
     """Tells of files that were created, closed after writing, or moved below a directory."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        """Take what is called, from a thread of its own, with a path relative to the directory."""
+    def __init__(self, tell: Callable[[str, bool], None]) -> None:
+        """Take what is called, from a thread of its own, with a path relative to the directory.
+
+        And with whether its writer is done with it: it was closed, or given its name.
+        """
         self._tell = tell
         self._observer: BaseObserver | None = None
 
@@ -103,11 +106,12 @@ class FolderEvents:
 
 
 class _Teller(FileSystemEventHandler):
-    def __init__(self, root: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, root: str, tell: Callable[[str, bool], None]) -> None:
         self._prefix = root.rstrip("/") + "/"
         self._tell = tell
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         path = os.fsdecode(event.dest_path or event.src_path)
         if path.startswith(self._prefix):
-            self._tell(path[len(self._prefix) :])
+            created = isinstance(event, FileCreatedEvent | DirCreatedEvent)
+            self._tell(path[len(self._prefix) :], not created)

@@ -19,7 +19,7 @@ from tests.ports import free_port
 from tests.privileges import as_nobody
 from tests.waiting import wait_until
 
-COMMANDS = ("demo", "run", "check", "score", "listen", "status")
+COMMANDS = ("demo", "run", "check", "score", "listen", "status", "retry")
 
 
 def icewatch(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
@@ -53,6 +53,8 @@ def test_every_help_has_an_example(command: str) -> None:
         ("score", "--model", "/nowhere", "."),
         ("score", "--pixel-size", "-1", "."),
         ("listen", "--from-seq", "x"),
+        ("retry", "L1"),
+        ("retry", "--config", "/nowhere/icewatch.toml"),
     ],
 )
 def test_wrong_usage_is_one_line(arguments: tuple[str, ...]) -> None:

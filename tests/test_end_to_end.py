@@ -174,10 +174,10 @@ def test_bad_files_are_named_and_good_ones_go_on(daemon: Daemon, subscriber: Sub
     microscope.add("session/cut", 0.0, picture(0.0))
     os.truncate(bad / "cut.mrc", 3000)
     (bad / "nonsense.mrc").write_bytes(b"nonsense" * 500)
-    microscope.add("session/packed", 0.0, picture(0.0))
-    with (bad / "packed.mrc").open("r+b") as stack:
+    microscope.add("session/foreign", 0.0, picture(0.0))
+    with (bad / "foreign.mrc").open("r+b") as stack:
         stack.seek(12)
-        stack.write((101).to_bytes(4, "little"))  # four bits a pixel: not decoded
+        stack.write((7).to_bytes(4, "little"))  # a mode that nobody knows: not decoded
     microscope.add("session/cutmdoc", 0.0, picture(0.0))
     mdoc = bad / "cutmdoc.mrc.mdoc"
     text = mdoc.read_text()
@@ -186,9 +186,9 @@ def test_bad_files_are_named_and_good_ones_go_on(daemon: Daemon, subscriber: Sub
     microscope.add("session/good", 0.0, picture(10.0))
     subscriber.wait_for("tilt", 4)
     by_series = {one["tilt"]["series"]: one for one in subscriber.messages("tilt")}
-    assert set(by_series) == {"zeros", "nan", "packed", "good"}
-    assert by_series["packed"]["quality"]["flags"] == ["decoding_failed"]
-    for name in ("zeros", "nan", "packed"):
+    assert set(by_series) == {"zeros", "nan", "foreign", "good"}
+    assert by_series["foreign"]["quality"]["flags"] == ["decoding_failed"]
+    for name in ("zeros", "nan", "foreign"):
         ice, quality = by_series[name]["ice"], by_series[name]["quality"]
         assert (ice["percent"], ice["percent_low"], ice["percent_high"]) == (None, None, None)
         assert quality["flags"]
@@ -202,7 +202,7 @@ def test_bad_files_are_named_and_good_ones_go_on(daemon: Daemon, subscriber: Sub
         25.0,
     )
     named = {Path(one["path"]).name for one in problems}
-    assert named == {"cut.mrc", "nonsense.mrc", "cutmdoc.mrc", "packed.mrc"}
+    assert named == {"cut.mrc", "nonsense.mrc", "cutmdoc.mrc", "foreign.mrc"}
     refused = samples(daemon, "icewatch_files_refused_total")
     assert sum(refused.values()) == 4.0
     (bad / "nonsense.mrc").unlink()

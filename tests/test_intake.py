@@ -1,6 +1,8 @@
+import errno
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -339,3 +341,149 @@ def test_nothing_below_the_directory_is_opened_or_changed(tmp_path: Path) -> Non
             stat.st_atime_ns,
             stat.st_ctime_ns,
         ) or path.is_dir()
+
+
+def test_what_lands_comes_before_what_lay_there(tmp_path: Path) -> None:
+    fill(tmp_path, *(f"s/old{number}.mrc" for number in range(3)))
+    stepped = Stepped(tmp_path)
+    stepped.after(0)
+    stepped.after(2)
+    first = stepped.intake.next(0.0)
+    assert first is not None
+    fill(tmp_path, "s/new.mrc")
+    with (tmp_path / "s/old1.mrc").open("ab") as file:
+        file.write(b"y")
+    stepped.after(2)
+    assert stepped.intake.waiting == 3
+    assert stepped.intake.make_way(first.landed)
+    stepped.intake.retry(first.landed)
+    assert stepped.names() == ["s/new.mrc", "s/old1.mrc", "s/old0.mrc", "s/old2.mrc"]
+
+
+def test_a_file_that_waited_is_offered_as_it_is_now(tmp_path: Path) -> None:
+    fill(tmp_path, "s/a.mrc", "s/a.mrc.mdoc", "s/b.mrc")
+    stepped = Stepped(tmp_path)
+    stepped.after(0)
+    with (tmp_path / "s/a.mrc").open("ab") as file:
+        file.write(b"y")
+    stepped.clock.now_s += 20
+    offers = {landed.relative: landed for landed in stepped.offered()}
+    assert offers["s/a.mrc"].stat.size == 2
+    assert (offers["s/a.mrc"].quiet_s, offers["s/a.mrc"].unchanged_scans) == (0, 0)
+    assert (offers["s/b.mrc"].quiet_s, offers["s/b.mrc"].unchanged_scans) == (20, 10)
+    with (tmp_path / "s/a.mrc.mdoc").open("ab") as file:
+        file.write(b"y")
+    stepped.after(4)
+    (offer,) = stepped.offered()
+    assert (offer.quiet_s, offer.image_quiet_s) == (0, 4)
+
+
+def test_a_file_that_went_while_it_waited_is_not_offered(tmp_path: Path) -> None:
+    fill(tmp_path, "s/a.mrc", "s/b.mrc")
+    gone: list[str] = []
+    stepped = Stepped(tmp_path)
+    stepped.intake._on_gone = gone.append
+    stepped.after(0)
+    (tmp_path / "s/a.mrc").unlink()
+    assert stepped.names() == ["s/b.mrc"]
+    fill(tmp_path, "s/a.mrc")
+    stepped.after(2)
+    assert stepped.names() == ["s/a.mrc"], "it was only away"
+    (tmp_path / "s/a.mrc").unlink()
+    stepped.after(2)
+    assert stepped.names() == []
+    assert gone == ["s/a.mrc"]
+    assert stepped.intake.status().incomplete == 0
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_another_mount_of_the_same_share_raises_no_storm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
+) -> None:
+    monkeypatch.setattr("monitor.intake.has_remote_writers", lambda path: remote)
+    root = tmp_path / "data"
+    fill(root, *(f"s/{name}.mrc" for name in "abc"))
+    stepped = Stepped(root)
+    stepped.after(0)
+    assert len(stepped.names()) == 3
+    shutil.copytree(root, tmp_path / "again")  # with the times, but other inodes
+    root.rename(tmp_path / "before")
+    (tmp_path / "again").rename(root)
+    (root / "s/b.mrc").write_bytes(b"xy")
+    fill(root, "s/d.mrc")
+    stepped.after(2)
+    changed = ["s/b.mrc", "s/d.mrc"]
+    assert sorted(stepped.names()) == (changed if remote else [f"s/{name}.mrc" for name in "abcd"])
+    stepped.after(2)
+    assert stepped.names() == []
+
+
+def test_a_folder_that_fails_does_not_hold_up_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "s/a.mrc", "t/b.mrc", "u/c.mrc")
+    real = os.scandir
+
+    def broken(path: Path) -> object:
+        if Path(path).name == "t":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", broken)
+    stepped = Stepped(tmp_path)
+    stepped.after(0)
+    assert sorted(stepped.names()) == ["s/a.mrc", "u/c.mrc"]
+    assert "Input/output error" in stepped.intake.status().reason
+    fill(tmp_path, "s/d.mrc")
+    stepped.after(2)
+    assert stepped.names() == ["s/d.mrc"]
+    monkeypatch.undo()
+    stepped.after(2)
+    assert not stepped.intake.status().stalled
+    assert stepped.names() == ["t/b.mrc"]
+
+
+def test_a_worker_that_hangs_at_a_look_is_said_to_stall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "s/a.mrc")
+    stepped = Stepped(tmp_path)
+    stepped.after(0)
+    reached, answer = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        reached.set()
+        answer.wait(10.0)
+
+    monkeypatch.setattr("monitor.intake.stat_now", hang)
+    worker = threading.Thread(target=stepped.intake.next, args=(0.0,))
+    worker.start()
+    try:
+        assert reached.wait(10.0)
+        stepped.clock.now_s += 11
+        assert "has not answered for 11 s" in stepped.intake.status().reason
+    finally:
+        answer.set()
+        worker.join(10.0)
+    assert not stepped.intake.status().stalled
+
+
+def test_a_tilt_reaches_the_worker_within_a_second(tmp_path: Path) -> None:
+    """From the last line of its mdoc to the moment in which its pixels are asked for."""
+    root = tmp_path / "data"
+    (root / "s").mkdir(parents=True)
+    found: list[Tilt] = []
+    waited_s = []
+    with running(root, "auto", poll_interval_s=2.0) as intake:
+        wait_until(lambda: intake.status().watching == "events", "events")
+        worker = Worker(intake, found)
+        worker.start()
+        stack = SerialEMStackWriter(root / "s/L1.mrc", (16, 16), 2.0)
+        for k in range(20):
+            stack.add(image(k), 3.0 * k, WHEN + timedelta(seconds=k))
+            complete_s = time.monotonic()
+            wait_until(lambda k=k: len(found) == k + 1, "the tilt")  # type: ignore[misc]
+            waited_s.append(time.monotonic() - complete_s)
+        worker.stop.set()
+        worker.join(10.0)
+    assert sorted(waited_s)[18] <= 1.0, waited_s

@@ -86,7 +86,7 @@ def test_a_file_that_an_event_told_of_may_go_before_any_scan(
         stepped.intake.done(stepped.offered())
     brief = "s/brief.mrc"
     (tmp_path / brief).write_bytes(b"x")
-    stepped.intake._hint(brief)
+    stepped.intake._hint(brief, True)
     stepped.intake.step()
     offer = stepped.offered()
     stepped.problems.refused(offer, "no tilt")

@@ -40,7 +40,13 @@ def test_this_disk_is_local(tmp_path: Path) -> None:
 class Heard:
     def __init__(self) -> None:
         self.paths: list[str] = []
-        self.events = FolderEvents(self.paths.append)
+        self.closed: list[str] = []
+        self.events = FolderEvents(self._hear)
+
+    def _hear(self, path: str, closed: bool) -> None:
+        if closed:
+            self.closed.append(path)
+        self.paths.append(path)
 
     def wait_for(self, path: str) -> None:
         wait_until(lambda: path in self.paths, f"word of {path!r}, heard {self.paths}")
@@ -76,6 +82,22 @@ def test_what_is_written_created_or_moved_is_told(tmp_path: Path) -> None:
     heard.events.stop()
 
 
+def test_the_end_of_writing_is_told_from_its_beginning(tmp_path: Path) -> None:
+    heard = Heard()
+    assert heard.events.start(tmp_path)
+    try:
+        with (tmp_path / "a.mrc").open("wb") as file:
+            file.write(b"x")
+            file.flush()
+            heard.wait_for("a.mrc")
+            assert heard.closed == []
+        wait_until(lambda: heard.closed == ["a.mrc"], "word of its end")
+        (tmp_path / "a.mrc").rename(tmp_path / "b.mrc")
+        wait_until(lambda: heard.closed == ["a.mrc", "b.mrc"], "word of its new name")
+    finally:
+        heard.events.stop()
+
+
 def test_a_linked_directory_is_watched_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
@@ -106,7 +128,7 @@ def test_too_many_watchers_are_survived(tmp_path: Path, caplog: pytest.LogCaptur
     started: list[FolderEvents] = []
     try:
         for _ in range(limit + 1):
-            events = FolderEvents(lambda path: None)
+            events = FolderEvents(lambda path, closed: None)
             if not events.start(tmp_path):
                 break
             started.append(events)

@@ -114,6 +114,9 @@ class Metrics:
         self.oldest = self._gauge(
             "icewatch_oldest_unprocessed_seconds", "Age of the file that waits longest"
         )
+        self.aside = self._gauge(
+            "icewatch_tilts_set_aside", "Tilts not read any more since the daemon died of them"
+        )
         self.last_seq = self._gauge("icewatch_last_seq", "Number of the newest message")
         self.build = self._gauge(
             "icewatch_build_info",
@@ -158,6 +161,10 @@ class Metrics:
         self.backlog.labels(self._scope).set(status.backlog)
         self.oldest.labels(self._scope).set(status.oldest_unprocessed_s)
         self.last_seq.labels(self._scope).set(status.last_seq)
+
+    def set_aside(self, tilts: int) -> None:
+        """Show how many tilts are set aside."""
+        self.aside.labels(self._scope).set(tilts)
 
     def count_error(self, stage: str) -> None:
         """Count an error that was survived."""

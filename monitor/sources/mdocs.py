@@ -6,7 +6,11 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
+from monitor.errors import NotReady
+from monitor.model import Landed
+from monitor.sources.exposure import mdoc_path
 from monitor.sources.mdoc import Mdoc, read_mdoc
+from monitor.sources.naming import mdoc_of
 
 _KEPT = 256
 
@@ -21,6 +25,26 @@ class Mdocs:
     def __init__(self) -> None:
         self._read: OrderedDict[tuple[Path, bool], tuple[tuple[int, int, int], Mdoc]]
         self._read = OrderedDict()
+
+    def of(self, landed: Landed, *, settled: bool = False) -> Mdoc | None:
+        """Give what the mdoc of an image says, once it is at rest, too.
+
+        Raises `NotReady` where it may be being written, and as `read_mdoc` does.
+        """
+        if not landed.at_rest or self._changed_since(landed):
+            raise NotReady(f"the mdoc of {landed.path.name!r} has only just changed", "settling")
+        return self.read(mdoc_path(landed.path), settled=settled)
+
+    def _changed_since(self, landed: Landed) -> bool:
+        """Whether an mdoc is not as it was when the image was looked at."""
+        if landed.members is None:
+            return False
+        known = landed.members.get(mdoc_of(landed.relative))
+        try:
+            now = os.lstat(mdoc_path(landed.path))
+        except (OSError, ValueError):
+            return False
+        return known is None or (known.size, known.mtime_ns) != (now.st_size, now.st_mtime_ns)
 
     def read(self, path: Path, *, settled: bool = False) -> Mdoc | None:
         """Give what a metadata file says, as `read_mdoc`, which tells what is raised."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from monitor.errors import NotReady
 from monitor.model import Landed, Tilt
 from monitor.sources.complete import WAIT_FOR_MDOC_S, not_yet
-from monitor.sources.exposure import exposure_id, mdoc_path
+from monitor.sources.exposure import exposure_id
 from monitor.sources.mdoc import Mdoc, MdocSection
 from monitor.sources.mdocs import Mdocs
 from monitor.sources.movies import Exposure, Identity, Movies, identity_of
@@ -62,7 +62,7 @@ class SerialEMFrames:
         name = parse_movie_name(landed.path.name)
         where = place(landed.relative, name.series)
         self._movies.wait_for_rest(landed)
-        mdoc = self._mdocs.read(mdoc_path(landed.path), settled=landed.quiet_s >= WAIT_FOR_MDOC_S)
+        mdoc = self._mdocs.of(landed, settled=landed.quiet_s >= WAIT_FOR_MDOC_S)
         said = _said(landed, mdoc)
         if mdoc is None and name.angle_deg is not None:
             identity = identity_of(where, name, landed.path.name, name.angle_deg, None)

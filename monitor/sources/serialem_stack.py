@@ -131,7 +131,7 @@ class SerialEMStack:
 
     def _stack_mdoc(self, landed: Landed) -> Mdoc:
         """Read the mdoc of a stack; raises where it is none, or not of a tilt series."""
-        mdoc = self._mdocs.read(mdoc_path(landed.path), settled=settled(landed))
+        mdoc = self._mdocs.of(landed, settled=settled(landed))
         return of_stack(landed, mdoc)
 
     def _hold_for_movie(self, landed: Landed, exposure: Exposure) -> None:

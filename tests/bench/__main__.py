@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from engines.microscope import SerialEMStackWriter
+from tests.bench import readers, scan
 from tests.bench.daemon import REPOSITORY, Daemon
 from tests.bench.floor import Floor
 from tests.bench.report import Found, show, summary
@@ -118,8 +119,20 @@ def main() -> int:
             peer = measure_peer(stack, min(options.peer_tilts, options.tilts))
             found = replace(found, peer=peer)
             progress.update(task, total=1, completed=1)
-    figures = summary(found)
+        task = progress.add_task("readers", total=None)
+        rows = readers.measure(Path(folder))
+        progress.update(task, total=1, completed=1)
+        task = progress.add_task("scans", total=None)
+        scans = scan.measure(Path(folder))
+        progress.update(task, total=1, completed=1)
+    figures = {
+        **summary(found),
+        "readers": readers.figures(rows),
+        "scans": scan.figures(scans),
+    }
     show(figures, console)
+    readers.show(rows, console)
+    scan.show(scans, console)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
