@@ -24,7 +24,7 @@ demo: $(light)
 	@$(bin)/icewatch demo
 
 test: $(full)
-	@$(python) -m pytest $(PYTEST_ARGS)
+	@$(python) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 check: $(full)
 	@$(python) -m ruff check .
