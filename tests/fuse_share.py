@@ -58,7 +58,7 @@ def why_not() -> str:
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         return "needs /dev/fuse, which this user may not use here"
     if shutil.which("fusermount3") is None:
-        return "needs fusermount3 (Debian package fuse3)"
+        return "needs Debian package fuse3"
     return ""
 
 
@@ -92,13 +92,22 @@ class Share:
     def mount(self) -> None:
         """Mount it, as another file system than last time."""
         words = [self.behind, self.mount_point, self._control, self._log]
-        with self._control.with_suffix(".err").open("ab") as complaints:
-            self._process = subprocess.Popen(
+        complaints = self._control.with_suffix(".err")
+        with complaints.open("ab") as stream:
+            process = self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.fuse_share", *map(str, words)],
                 cwd=REPOSITORY,
-                stderr=complaints,
+                stderr=stream,
             )
-        wait_until(lambda: os.path.ismount(self.mount_point), "the share to be mounted")
+        wait_until(
+            lambda: os.path.ismount(self.mount_point) or process.poll() is not None,
+            "the share to be mounted",
+        )
+        if process.poll() is not None:
+            why = complaints.read_text("utf-8", "replace")
+            if "not permitted" in why:  # as in a container without the right to mount
+                pytest.skip("FUSE file systems may not be mounted here")
+            pytest.fail(f"the share could not be mounted: {why}")
 
     def unmount(self) -> None:
         """Take it away, in use or not."""

@@ -24,7 +24,7 @@ from tests.simulated import check_published, request, truth_of
 from tests.traced import STRACE, Call, Spans, calls, under_strace, violations
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.skipif(STRACE is None, reason="needs the Debian package strace")
+pytestmark = pytest.mark.skipif(STRACE is None, reason="needs Debian package strace")
 
 
 @pytest.fixture
