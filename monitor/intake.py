@@ -31,6 +31,8 @@ NO_ANSWER_S = 10.0
 """A file system that owes an answer for longer counts as stalled."""
 _MAX_HINTS = 10_000
 _LONGEST_WAIT_S = 0.2
+_LEAST_REST_S = 1.0
+"""Two looks have to be this far apart to prove that nobody writes, however often they are made."""
 _OLD_NS = 10_000_000_000
 """Compared with the newest file, so that only times of one clock meet."""
 _AT_ONCE = 1000
@@ -105,6 +107,7 @@ class Intake:
         self._stalled = ""
         self._last_scan_s: float | None = None
         self._look_interval_s = min(poll_interval_s, LOOK_INTERVAL_S)
+        self._apart_s = max(self._look_interval_s / 2, _LEAST_REST_S)
         self._next_scan_s = self._next_look_s = self._next_sweep_s = clock()
         self._sweep_wanted = True
 
@@ -149,7 +152,7 @@ class Intake:
                 found[member] = stat
         if relative not in found:
             return None
-        apart_s = self._look_interval_s / 2
+        apart_s = self._apart_s
         return self._queue.looked(relative, found, apart_s, any_inode=self._has_remote_writers)
 
     def _stat(self, member: str) -> FileStat | None:
@@ -246,7 +249,7 @@ class Intake:
     def _look(self, files: Iterable[tuple[str, str]], started_s: float) -> None:
         """Stat single files, then let those come again that were not complete."""
         self._saw(self._tree.stat_all(files))
-        self._queue.scanned(started_s, self._look_interval_s / 2)
+        self._queue.scanned(started_s, self._apart_s)
         self._next_look_s = started_s + self._look_interval_s
 
     def _saw(self, files: Iterable[Seen], *, lay_there: bool = False, closed: bool = False) -> None:

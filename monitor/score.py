@@ -177,7 +177,9 @@ def _score_file(
     count = 0
     try:
         for tilt, source in tilts_on_disk(file.root, landed(file)):
-            if twins.came_before(prefixed(tilt, file.prefix)):
+            # Wherever the paths of the command line begin, the folders are those of the disk.
+            whole = file.path.resolve().as_posix()
+            if twins.came_before(replace(tilt, session="", path=whole)):
                 count += 1
                 continue
             if tilt.pixel_size_angstrom is None:

@@ -1,7 +1,8 @@
 """When a growing stack and its mdoc are opened, and when they are left alone."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from engines.microscope import SerialEMStackWriter
+from engines.readers.mrc import write_mrc
 from monitor.errors import NotReady, SourceError
 from monitor.model import Tilt, TiltId
+from monitor.sources import all_sources
 from monitor.sources.serialem_stack import SerialEMStack
 from tests.landings import landed
 from tests.opened import opened_below
@@ -165,3 +168,42 @@ def test_zeros_that_the_microscope_wrote_do_not_wait(
 ) -> None:
     add(stack, 0)
     assert Reader(tmp_path).read() == ""
+
+
+def test_a_section_that_is_overwritten_meanwhile_is_not_read(
+    tmp_path: Path, stack: SerialEMStackWriter
+) -> None:
+    add(stack, 1)
+    source = SerialEMStack(tmp_path)
+    (tilt,) = source.new_tilts(landed(tmp_path, RELATIVE), lambda _: False)
+    again = stack.steps(np.full((5, 7), 9), 3.0, WHEN + timedelta(seconds=60), section=0)
+    assert next(again) == "pixels"
+    with pytest.raises(NotReady):
+        source.pixels(tilt)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_what_only_has_the_name_of_an_mdoc_is_none(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    (tmp_path / "s1").mkdir()
+    write_mrc(tmp_path / "s1/L1_001_3.0.mrc", np.ones((5, 7), np.int16), 2.0)
+    make(tmp_path / "s1/L1_001_3.0.mrc.mdoc")
+    (tilt,) = all_sources(tmp_path).new_tilts(
+        replace(landed(tmp_path, "s1/L1_001_3.0.mrc", 20.0), members={}), lambda _: False
+    )
+    assert tilt.angle_deg == 3.0
+
+
+def test_a_series_faster_than_the_looks_is_read_after_a_while(
+    tmp_path: Path, stack: SerialEMStackWriter
+) -> None:
+    source = SerialEMStack(tmp_path)
+    for k, reasons in enumerate(("settling", "settling", "settling", "")):
+        add(stack, k)
+        offer = replace(landed(tmp_path, RELATIVE, 0.5), changed_s=1.9 * k, closed=False)
+        if reasons:
+            with pytest.raises(NotReady):
+                next(source.new_tilts(offer, lambda _: False))
+        else:
+            assert len(list(source.new_tilts(offer, lambda _: False))) == 4

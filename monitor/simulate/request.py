@@ -93,7 +93,7 @@ def refuse_place(name: str, out: Path, *, append: bool) -> None:
         if not out.is_dir():
             raise ConfigError(f"{name} {out}: is a file; name a directory")
         if not append and any(out.iterdir()):
-            raise ConfigError(f"{name} {out}: is not empty; name a new directory, or use --append")
+            raise ConfigError(f"{name} {out}: is not empty; name a new directory")
     except OSError as error:
         raise ConfigError(f"{name} {out}: cannot be used: {error.strerror}") from error
 

@@ -130,17 +130,17 @@ def _name_and_angle(fields: list[str], columns: _Columns) -> tuple[str, float] |
     """Find name and angle in a line, or say what is wrong with it."""
     fields = fields if columns.count == len(fields) else _without_empty_end(fields)
     if (columns.count is None and len(fields) != 2) or len(fields) < 2:
-        return f"has {len(fields)} columns; write name;angle"
+        return f"has {len(fields)} columns; write name,angle"
     if columns.count == 2 and len(fields) == 3 and _is_decimal_comma(fields):
         fields = [fields[0], ",".join(fields[1:])]
     if columns.count is not None and len(fields) != columns.count:
-        return f"has {len(fields)} columns and the heading {columns.count}; write name;angle"
+        return f"has {len(fields)} columns and the heading {columns.count}; write name,angle"
     angle_deg = angle_in(fields[columns.angle])
     if angle_deg is None:
         shown = fields[columns.angle][:40]
-        return f"{shown!r} is no tilt angle from -90 to 90 degrees; write name;angle"
+        return f"{shown!r} is no tilt angle from -90 to 90 degrees; write name,angle"
     if not _parts(fields[columns.name])[0]:
-        return "has no name; write name;angle"
+        return "has no name; write name,angle"
     return fields[columns.name], angle_deg
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from monitor.sources.mdoc import Mdoc, read_mdoc
 from monitor.sources.naming import mdoc_of
 
 _KEPT = 256
+_OWED_S = 4.0
+_MOMENT_S = 0.1
 
 
 class Mdocs:
@@ -25,34 +29,46 @@ class Mdocs:
     def __init__(self) -> None:
         self._read: OrderedDict[tuple[Path, bool], tuple[tuple[int, int, int], Mdoc]]
         self._read = OrderedDict()
+        self._owed_since_s: OrderedDict[str, float] = OrderedDict()
 
     def of(self, landed: Landed, *, settled: bool = False) -> Mdoc | None:
         """Give what the mdoc of an image says, once it is at rest, too.
 
         Raises `NotReady` where it may be being written, and as `read_mdoc` does.
         """
-        if not landed.at_rest or self._changed_since(landed):
+        path = mdoc_path(landed.path)
+        now = _look(path)
+        rests = landed.at_rest or self._rests_for_a_moment(landed, path, now)
+        if not rests or _changed_since(landed, now):
             raise NotReady(f"the mdoc of {landed.path.name!r} has only just changed", "settling")
-        return self.read(mdoc_path(landed.path), settled=settled)
+        self._owed_since_s.pop(landed.relative, None)
+        return self._read_as(path, now, settled=settled)
 
-    def _changed_since(self, landed: Landed) -> bool:
-        """Whether an mdoc is not as it was when the image was looked at."""
-        if landed.members is None:
+    def _rests_for_a_moment(
+        self, landed: Landed, path: Path, before: os.stat_result | None
+    ) -> bool:
+        """Whether two looks right after each other agree, where tilts come faster than scans.
+
+        Only once a file was put off for two polls or so: a slower series has its rest.
+        """
+        now_s = landed.changed_s + landed.quiet_s
+        since_s = self._owed_since_s.setdefault(landed.relative, now_s)
+        if len(self._owed_since_s) > _KEPT:
+            self._owed_since_s.popitem(last=False)
+        if now_s - since_s < _OWED_S:
             return False
-        known = landed.members.get(mdoc_of(landed.relative))
-        try:
-            now = os.lstat(mdoc_path(landed.path))
-        except (OSError, ValueError):
-            return False
-        return known is None or (known.size, known.mtime_ns) != (now.st_size, now.st_mtime_ns)
+        time.sleep(_MOMENT_S)
+        now = _look(path)
+        return before is not None and now is not None and _state(before) == _state(now)
 
     def read(self, path: Path, *, settled: bool = False) -> Mdoc | None:
         """Give what a metadata file says, as `read_mdoc`, which tells what is raised."""
-        try:
-            now = os.lstat(path)
-        except (OSError, ValueError):
-            return read_mdoc(path, settled=settled)  # knows what to say
-        key, state = (path, settled), (now.st_size, now.st_mtime_ns, now.st_ino)
+        return self._read_as(path, _look(path), settled=settled)
+
+    def _read_as(self, path: Path, now: os.stat_result | None, *, settled: bool) -> Mdoc | None:
+        if now is None:
+            return None
+        key, state = (path, settled), _state(now)
         before, mdoc = self._read.get(key, (None, None))
         if mdoc is not None and before == state:
             self._read.move_to_end(key)
@@ -64,3 +80,24 @@ class Mdocs:
             if len(self._read) > _KEPT:
                 self._read.popitem(last=False)
         return mdoc
+
+
+def _look(path: Path) -> os.stat_result | None:
+    """Stat a metadata file; None where there is none: a link or a folder is none."""
+    try:
+        now = os.lstat(path)
+    except (OSError, ValueError):
+        return None
+    return now if stat.S_ISREG(now.st_mode) else None
+
+
+def _state(now: os.stat_result) -> tuple[int, int, int]:
+    return now.st_size, now.st_mtime_ns, now.st_ino
+
+
+def _changed_since(landed: Landed, now: os.stat_result | None) -> bool:
+    """Whether an mdoc is not as it was when the image was looked at."""
+    if landed.members is None or now is None:
+        return False
+    known = landed.members.get(mdoc_of(landed.relative))
+    return known is None or (known.size, known.mtime_ns) != (now.st_size, now.st_mtime_ns)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _END_BYTES = 4096
 """About a row of pixels: with the lowest of doses some of them see an electron."""
+_WAIT_FOR_USUAL_S = 9.0
+"""A movie that has fewer frames than those before it may have stalled, but is soon read."""
 _HEADERS_KEPT = 2000
 _SERIES_KEPT = 1000
 
@@ -233,7 +235,9 @@ class Movies:
         else:
             # With more frames than the mdoc tells, as EER may have, or without an mdoc, as many as
             # the movies before it have is the best that is known.
-            enough, patient = header.frames in (frames, usual), _waited(landed)
+            lacking = usual is not None and frames is None and header.frames < usual
+            enough = header.frames in (frames, usual)
+            patient = landed.quiet_s >= _WAIT_FOR_USUAL_S if lacking else _waited(landed)
         if not (enough or patient):
             raise NotReady(
                 f"{landed.path.name!r} has {header.frames} frames so far, and more may come",

@@ -77,8 +77,8 @@ class SerialEMStack:
         self._movies_first = prefer == "movie"
         self._pace = pace
         self._mdocs = Mdocs()
-        self._listed: tuple[str, int] = ("", 0)
-        """The stack whose tilts are being yielded, and when it was last modified (ns)."""
+        self._listed: tuple[str, int, int] = ("", 0, 0)
+        """The stack whose tilts are being yielded, and when it and its mdoc were modified (ns)."""
         self._settled = True
         self._surely_written = True
         self._held_since_s: dict[TiltId, float] = {}
@@ -106,7 +106,8 @@ class SerialEMStack:
         if unread and _is_newer(header, mdoc) and landed.quiet_s < WAIT_FOR_MDOC_S:
             raise NotReady(f"{name!r} is being written anew", "rewriting")
         shared = self._shared_lamella(landed, where, mdoc)
-        self._listed, self._settled = (landed.relative, header.modified_ns), settled(landed)
+        self._listed = (landed.relative, header.modified_ns, mdoc.modified_ns)
+        self._settled = settled(landed)
         # Some programs copy into a file that has its full size, full of zeros, from the start.
         self._surely_written = _is_older(landed, mdoc) or self._settled
         self._failures.listing(landed)
@@ -172,13 +173,21 @@ class SerialEMStack:
             or said is None
             or said.z_value != tilt.section
             or (_disagrees(said, angles) and not self._settled)
-            or (self._listed != (tilt.path, header.modified_ns) and _is_newer(header, mdoc))
+            or self._is_overwritten(tilt, header, mdoc)
         )
         if replaced:
             raise NotReady(f"{path.name!r} was rewritten while it was read", "changed")
         if not self._surely_written and not image[-1].any():
             raise NotReady(f"{path.name!r} ends section {tilt.section} in zeros", "zeros")
         return image
+
+    def _is_overwritten(self, tilt: Tilt, header: MrcHeader, mdoc: Mdoc) -> bool:
+        """Whether sections are being replaced, as far as can be told from when what was written."""
+        path, stack_ns, mdoc_ns = self._listed
+        if path != tilt.path:
+            return _is_newer(header, mdoc)
+        same_mdoc = mdoc.modified_ns == mdoc_ns
+        return header.modified_ns != stack_ns and same_mdoc and _is_full(header, mdoc)
 
 
 def _at_rest(landed: Landed, mdoc: Mdoc) -> bool:
@@ -228,8 +237,12 @@ def _is_newer(header: MrcHeader, mdoc: Mdoc) -> bool:
     So it looks while sections are replaced in place: one taken again, or all while PACEtomo sorts
     the stack. A copy may look the same, but is quiet. Both times are the file server's own.
     """
-    full = header.is_whole and header.nz == len(mdoc.sections)
-    return full and header.modified_ns - mdoc.modified_ns > _REWRITE_GAP_NS
+    return _is_full(header, mdoc) and header.modified_ns - mdoc.modified_ns > _REWRITE_GAP_NS
+
+
+def _is_full(header: MrcHeader, mdoc: Mdoc) -> bool:
+    """Whether no section is being added: then whoever writes to a stack replaces some."""
+    return header.is_whole and header.nz == len(mdoc.sections)
 
 
 def _more_to_come(landed: Landed, mdoc: Mdoc, header: MrcHeader) -> SourceError | None:
