@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from monitor.sources.naming import mdoc_of
 
 _KEPT = 256
 _OWED_S = 4.0
-_MOMENT_S = 0.1
 
 
 class Mdocs:
@@ -38,28 +36,22 @@ class Mdocs:
         """
         path = mdoc_path(landed.path)
         now = _look(path)
-        rests = landed.at_rest or self._rests_for_a_moment(landed, path, now)
+        rests = landed.at_rest or self._is_owed(landed)
         if not rests or _changed_since(landed, now):
             raise NotReady(f"the mdoc of {landed.path.name!r} has only just changed", "settling")
         self._owed_since_s.pop(landed.relative, None)
         return self._read_as(path, now, settled=settled)
 
-    def _rests_for_a_moment(
-        self, landed: Landed, path: Path, before: os.stat_result | None
-    ) -> bool:
-        """Whether two looks right after each other agree, where tilts come faster than scans.
+    def _is_owed(self, landed: Landed) -> bool:
+        """Whether a file was put off for two polls: its tilts come faster than looks can tell.
 
-        Only once a file was put off for two polls or so: a slower series has its rest.
+        Then a moment's rest has to do; what a section says counts only once it is whole.
         """
         now_s = landed.changed_s + landed.quiet_s
         since_s = self._owed_since_s.setdefault(landed.relative, now_s)
         if len(self._owed_since_s) > _KEPT:
             self._owed_since_s.popitem(last=False)
-        if now_s - since_s < _OWED_S:
-            return False
-        time.sleep(_MOMENT_S)
-        now = _look(path)
-        return before is not None and now is not None and _state(before) == _state(now)
+        return now_s - since_s >= _OWED_S
 
     def read(self, path: Path, *, settled: bool = False) -> Mdoc | None:
         """Give what a metadata file says, as `read_mdoc`, which tells what is raised."""
