@@ -265,6 +265,16 @@ def test_sessions_that_come_in_turns_lose_no_verdict(tmp_path: Path, endpoint: s
     assert held == {("gridA/L1", "skip"), ("gridA/L2", "keep")}
 
 
+def test_a_backlog_takes_no_verdict_of_the_running_session_away(
+    tmp_path: Path, endpoint: str
+) -> None:
+    with running(tmp_path, endpoint) as bench:
+        bench.add(6.0, Decision.SKIP, series="L1", session="live")
+        bench.add(0.0, Decision.KEEP, series="L1", session="old")
+        committed_only(endpoint, 0, 4)
+    assert skip_file(tmp_path)[1:] == ["live/L1"]
+
+
 class StaleHeartbeats(Bench):
     """Tells an old seq now and then, as a heartbeat that waited in a buffer does."""
 

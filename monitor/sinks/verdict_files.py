@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from monitor.errors import SinkError
-from monitor.messages import LamellaMessage, TiltMessage, utc_now
+from monitor.messages import LamellaMessage, TiltMessage, TiltPart, utc_now
 from monitor.model import Decision
 from monitor.sinks.protocol import Outgoing, Recall
 
+_RUNS_FOR_S = 600.0
+"""A session of which nothing came for this long gives way to any other, whatever clocks say."""
 _COUNTER_EVERY_S = 5.0
 """A reader gives up on a counter that stood still for 30 s; the promise is 10 s."""
 _FIRST_LINE = re.compile(r"icewatch 1 (\d+)")
@@ -38,6 +40,10 @@ class VerdictFiles:
         self._mode = mode
         self._recall = recall
         self._session = session
+        self._followed_s = -_RUNS_FOR_S
+        """When (monotonic) its last tilt came."""
+        self._newest_at = ""
+        """When the newest tilt of the running session was taken, by the microscope's clock."""
         self._lamellae = {message.lamella: message for message in recall(session)}
         self._counter = self._counter_on_disk()
         self._counter_due_s = 0.0
@@ -45,12 +51,26 @@ class VerdictFiles:
     def publish(self, outgoing: Outgoing) -> None:
         """Take a verdict in and rewrite the files."""
         message = outgoing.message
-        if isinstance(message, TiltMessage) and message.tilt.session != self._session:
-            self._session = message.tilt.session
-            self._lamellae = {one.lamella: one for one in self._recall(self._session)}
+        if isinstance(message, TiltMessage):
+            self._follow(message.tilt)
         if isinstance(message, LamellaMessage) and message.session == self._session:
             self._lamellae[message.lamella] = message
             self._write()
+
+    def _follow(self, tilt: TiltPart) -> None:
+        """Turn to the session of a tilt, unless that was taken before others that are known.
+
+        While a backlog is read between tilts that land, the running session stays that of these.
+        """
+        taken_at = tilt.acquired_at or ""
+        now_s = time.monotonic()
+        runs = now_s - self._followed_s < _RUNS_FOR_S
+        is_older = bool(taken_at) and taken_at < self._newest_at
+        if tilt.session != self._session and not (runs and is_older):
+            self._session, self._newest_at = tilt.session, ""
+            self._lamellae = {one.lamella: one for one in self._recall(self._session)}
+        if tilt.session == self._session:
+            self._newest_at, self._followed_s = max(self._newest_at, taken_at), now_s
 
     def beat(self) -> None:
         """Raise the counter, which tells readers that icewatch lives."""
