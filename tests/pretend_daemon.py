@@ -178,6 +178,7 @@ class Daemon:
         self._directory = str(directory)
         self.waiting: deque[Outgoing] = deque()
         self.is_scanning = False
+        self.slowest_scan_s = 0.0
         self.metrics = Counts()
         self.problems = Problems()
         self.journal = MortalJournal(state, "scope", clocks.monotonic)
@@ -223,9 +224,11 @@ class Daemon:
 
     def scan(self) -> None:
         """One turn of the intake thread."""
+        started_s = self._clocks.now_s
         self.is_scanning = True
         self._watched(self.intake.step)
         self.is_scanning = False
+        self.slowest_scan_s = max(self.slowest_scan_s, self._clocks.now_s - started_s)
 
     def hint(self, relative: str, closed: bool) -> None:
         self.intake._hint(relative, closed)

@@ -18,12 +18,11 @@ from tests.pretend_stack import Stack
 from tests.pretend_tampering import Tampering
 from tests.pretend_truth import Truth
 
-ATTENDED_S = (31.0, 2.0, 6.0, 16.0, 2.0)
-"""Pauses before the scans after which all that lay there complete must be published.
-
-The first makes the scan look at every file, the others let wait for as long as any rule wants.
-"""
-_PROMISE_S = sum(ATTENDED_S)
+EVERY_FILE_S = 31.0
+"""After this long a scan looks at every file."""
+ATTENDED_S = (2.0, 6.0, 16.0, 2.0)
+"""Pauses before the scans after that one, for as long as any rule waits."""
+_PROMISE_S = EVERY_FILE_S + sum(ATTENDED_S)
 
 
 class World:
@@ -131,7 +130,9 @@ class World:
 
     def attend(self) -> None:
         """Scan after each pause and work off all there is; then see what had been promised."""
-        for pause_s in ATTENDED_S:
+        slow_s = self.daemon.slowest_scan_s if self.daemon else 0.0
+        # After slow scans, the next that looks at every file comes late.
+        for pause_s in (max(EVERY_FILE_S, 10.0 * slow_s + 1.0), *ATTENDED_S):
             self.pass_time(pause_s)
             self.scan()
             self.work()
