@@ -155,15 +155,22 @@ class Pipeline:
     def _read_new(self, landed: Landed) -> tuple[bool, bool]:
         """Read the new tilts of a file: whether none is left for later, and all had pixels."""
         began, all_read, later = False, True, False
-        for tilt in self._new_tilts(landed):
-            if self._stop.is_set() or (began and self._make_way(landed)):
-                return False, all_read
-            placed = self._sessions.place(tilt)
-            admitted = self._admission.of(placed, landed)
-            later |= admitted == "later"
-            if admitted == "now":
-                began = True
-                all_read &= self._read(placed, landed)
+        try:
+            for tilt in self._new_tilts(landed):
+                if self._stop.is_set() or (began and self._make_way(landed)):
+                    return False, all_read
+                placed = self._sessions.place(tilt)
+                admitted = self._admission.of(placed, landed)
+                later |= admitted == "later"
+                if admitted == "now":
+                    began = True
+                    all_read &= self._read(placed, landed)
+        except (Unreadable, NotReady) as error:
+            # What is wrong with the rest of a file must not hide a suspect that waits in it.
+            self._admission.listed(landed, only_later=later and not began)
+            if later:
+                raise NotReady(str(error), error.reason) from error
+            raise
         self._admission.listed(landed, only_later=later and not began)
         return not later, all_read
 

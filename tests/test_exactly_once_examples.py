@@ -111,3 +111,26 @@ def test_a_tilt_that_is_written_while_another_is_read(world: World) -> None:
     read(world)
     world.end()
     assert sorted(world.truth.published) == [1, 2]
+
+
+def test_a_suspect_in_a_stack_that_ends_in_half_a_tilt(world: World) -> None:
+    stack = world.begin_series("stack", "s1")
+    tilt(world, stack)
+    world.arm_kill("inference", 1)
+    read(world)
+    assert world.daemon is None
+    stack.begin("tilt")
+    world.write(stack, 3)
+    world.end()
+
+
+def test_a_section_is_overwritten_after_the_servers_clock_was_set_back(world: World) -> None:
+    stack = world.begin_series("stack", "s1")
+    tilt(world, stack)
+    world.clocks.server_jump_s = -3600.0
+    stack.begin("overwrite")
+    world.write(stack, 2)
+    world.hint(stack, closed=True)
+    world.scan()
+    world.work()
+    world.end()

@@ -232,12 +232,13 @@ def _disagrees(said: MdocSection, angles: tuple[float | None, ...]) -> bool:
 
 
 def _is_newer(header: MrcHeader, mdoc: Mdoc) -> bool:
-    """Whether a stack that lacks nothing was modified after its mdoc, which is written last.
+    """Whether a stack that lacks nothing was not modified right before its mdoc.
 
     So it looks while sections are replaced in place: one taken again, or all while PACEtomo sorts
-    the stack. A copy may look the same, but is quiet. Both times are the file server's own.
+    the stack; older than the mdoc, too, where the server's clock was set back. A copy may look
+    the same, but is quiet. Both times are the file server's own.
     """
-    return _is_full(header, mdoc) and header.modified_ns - mdoc.modified_ns > _REWRITE_GAP_NS
+    return _is_full(header, mdoc) and abs(header.modified_ns - mdoc.modified_ns) > _REWRITE_GAP_NS
 
 
 def _is_full(header: MrcHeader, mdoc: Mdoc) -> bool:
