@@ -26,6 +26,7 @@ from engines.learning.measuring import AS_IT_IS, exposures, segmenter_of
 from engines.learning.shards import VALID_BIT, list_shards, read_about, read_scene
 from engines.learning.train import Run, TrainSettings, schedule
 from engines.networks import CHANNELS, IceModel, NetworkSettings
+from engines.preprocess import prepare
 from engines.readers.mrc import write_mrc
 from engines.segmenter import Segmenter
 
@@ -205,7 +206,8 @@ def test_a_bundle_is_what_torch_trained(run: Path, data: Path, tmp_path: Path) -
     segmenter = Segmenter(bundle, OnnxRuntimeSettings(threads=1).build(bundle))
     scene, picture = next(iter(exposures(data, 0, 1)))
     found = segmenter.read(picture, 13.5)
-    valid = torch.ones((1, 1, 96, 96))
+    prepared = prepare(picture, 13.5, 13.5)
+    valid = torch.from_numpy(prepared.valid[None, None].astype(np.float32))
     with torch.inference_mode():
         probability, _ = model(torch.from_numpy(picture)[None, None], valid)
     assert found.probability.shape == scene.expected.shape

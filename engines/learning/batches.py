@@ -114,7 +114,13 @@ def cut(scene: Scene, side: int, generator: np.random.Generator) -> Scene:
     top = int(generator.integers(max(1, rows - side + 1)))
     left = int(generator.integers(max(1, columns - side + 1)))
     window = (slice(top, top + side), slice(left, left + side))
-    return Scene(scene.expected[window], scene.packed[window], scene.distract[window], scene.about)
+    return Scene(
+        scene.expected[window],
+        scene.packed[window],
+        scene.distract[window],
+        scene.contrast[window],
+        scene.about,
+    )
 
 
 def turn(scene: Scene, generator: np.random.Generator) -> Scene:
@@ -125,7 +131,13 @@ def turn(scene: Scene, generator: np.random.Generator) -> Scene:
         plane = np.rot90(plane, quarters)
         return np.ascontiguousarray(plane[:, ::-1] if mirror else plane)
 
-    return Scene(turned(scene.expected), turned(scene.packed), turned(scene.distract), scene.about)
+    return Scene(
+        turned(scene.expected),
+        turned(scene.packed),
+        turned(scene.distract),
+        turned(scene.contrast),
+        scene.about,
+    )
 
 
 def expose(

@@ -1,4 +1,8 @@
-"""Simulated series on disk: one compressed file each, noise-free, labels packed in one byte."""
+"""Simulated series on disk: one compressed file each, noise-free, labels packed in one byte.
+
+Arrays of tilt k: `expected_k` float16, `packed_k` uint8, `distract_k` uint16, `contrast_k` uint8;
+and `about`, JSON, one object for each tilt.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ THRESHOLDS = ("0.06", "0.10", "0.15")
 """Contrast thresholds of the labels, in the order of the packed bits."""
 PHASE_SHIFT = 3
 VALID_BIT = 1 << 5
+IGNORE_BIT = 1 << 6
 LARGEST_FLOAT16 = 65504.0
 
 
@@ -29,11 +34,13 @@ class Scene:
     expected: NDArray[float32]
     """(H, W), electrons per pixel."""
     packed: NDArray[uint8]
-    """(H, W): bits 0 to 2 labels at .06, .10, .15; bits 3 and 4 phase; bit 5 valid."""
+    """(H, W): bits 0 to 2 labels at .06, .10, .15; 3 and 4 phase; 5 valid; 6 to be ignored."""
     distract: NDArray[uint16]
     """(H, W), one bit for each kind of distracting object."""
+    contrast: NDArray[uint8]
+    """(H, W): square root of the Bragg contrast, dark or bright, 255 = 1 and more."""
     about: Mapping[str, Any]
-    """Family, seed, angle and percentage as the simulator gave them."""
+    """Everything that the simulator noted about the tilt: family, seed, angle, percentage..."""
 
     def label(self, threshold: str) -> NDArray[bool_]:
         """Where ice shows at this contrast threshold: (H, W)."""
@@ -57,7 +64,14 @@ def pack(tilt: SimulatedTilt) -> NDArray[uint8]:
         packed |= (tilt.labels[threshold] > 0).astype(uint8) << bit
     packed |= (tilt.phase.astype(uint8) & 3) << PHASE_SHIFT
     packed |= tilt.valid.astype(uint8) * uint8(VALID_BIT)
+    packed |= tilt.ignore.astype(uint8) * uint8(IGNORE_BIT)
     return packed
+
+
+def contrast_root(tilt: SimulatedTilt) -> NDArray[uint8]:
+    """Square root of the stronger of dark and bright contrast, 255 = 1: its noise is even."""
+    strongest = np.maximum(tilt.contrast_dark, tilt.contrast_bright).astype(float32)
+    return np.asarray(np.rint(255.0 * np.sqrt(strongest.clip(0.0, 1.0))), uint8)
 
 
 def write_series(path: Path, series: SimulatedSeries, seed: int, family: str) -> None:
@@ -68,12 +82,15 @@ def write_series(path: Path, series: SimulatedSeries, seed: int, family: str) ->
         arrays[f"expected_{index}"] = tilt.expected.clip(0, LARGEST_FLOAT16).astype(np.float16)
         arrays[f"packed_{index}"] = pack(tilt)
         arrays[f"distract_{index}"] = tilt.distract.astype(uint16)
+        arrays[f"contrast_{index}"] = contrast_root(tilt)
         about.append(
             {
+                **tilt.metadata,
                 "seed": seed,
                 "family": family,
                 "angle_deg": float(tilt.angle_deg),
                 "ice_percent": float(tilt.ice_percent),
+                "occupancy_percent": float(series.occupancy_percent),
             }
         )
     arrays["about"] = np.array(json.dumps(about))
@@ -97,6 +114,7 @@ def read_scene(path: Path, index: int) -> Scene:
             arrays[f"expected_{index}"].astype(float32),
             arrays[f"packed_{index}"],
             arrays[f"distract_{index}"],
+            arrays[f"contrast_{index}"],
             json.loads(str(arrays["about"]))[index],
         )
 

@@ -3,41 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
-from numpy import float32, uint16
+from numpy import float32
 
 from engines.simulation.canvas import Canvas, Distractor
-from engines.simulation.draws import Draws, chance, log_uniform
+from engines.simulation.drawing import Drawer
+from engines.simulation.draws import chance, log_uniform
 from engines.simulation.fields import Field, smooth
+from engines.simulation.organelles import ORGANELLE_DRAWERS
 from engines.simulation.shapes import (
     Stamp,
     dome,
     line_distance,
     outline,
     shell,
+    sloped,
     soft_disc,
     wandering_line,
 )
 
-Drawer = Callable[[Canvas, np.random.Generator], None]
 
-
-def _layer(canvas: Canvas, generator: np.random.Generator) -> int:
-    return int(generator.integers(canvas.bulk))
-
-
-def _matter(tau: Stamp, phase_per_tau: float = 5.0) -> tuple[Stamp, Stamp]:
+def _matter(tau: Stamp, phase_per_tau: float = 3.5) -> tuple[Stamp, Stamp]:
     return tau.astype(float32), (tau * phase_per_tau).astype(float32)
-
-
-def _lay(canvas: Canvas, layer: int, tau: Field, flag: int, phase_per_tau: float = 5.0) -> None:
-    """Add a full-field drawing to one layer and flag where it is strong."""
-    canvas.tau[layer] += tau.astype(float32)
-    canvas.phase[layer] += (tau * phase_per_tau).astype(float32)
-    canvas.flags[0][np.abs(tau) > 0.01] |= uint16(flag)
 
 
 def _bilayer(distance_px: Field, canvas: Canvas) -> Field:
@@ -48,13 +38,15 @@ def _bilayer(distance_px: Field, canvas: Canvas) -> Field:
 
 def membranes(canvas: Canvas, generator: np.random.Generator) -> None:
     """Draw wandering bilayers: ER, nuclear envelope, cristae."""
-    strength = log_uniform(generator, 0.02, 0.12)
+    strength = log_uniform(generator, 0.015, 0.09)
     for _ in range(int(generator.integers(1, 7))):
         points = wandering_line(generator, canvas.n, generator.uniform(0.3, 2.0))
         if chance(generator, 0.5):
             points = wandering_line(generator, canvas.n, 0.5, closed=True)
-        line = _bilayer(line_distance(canvas.n, points), canvas)
-        _lay(canvas, _layer(canvas, generator), line * strength, Distractor.MEMBRANE)
+        line = sloped(generator, _bilayer(line_distance(canvas.n, points), canvas))
+        canvas.lay(
+            canvas.any_layer(generator), (line * strength).astype(float32), Distractor.MEMBRANE
+        )
 
 
 def envelope(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -64,7 +56,8 @@ def envelope(canvas: Canvas, generator: np.random.Generator) -> None:
     gap = canvas.px(generator.uniform(180.0, 350.0))
     strength = log_uniform(generator, 0.03, 0.15)
     lines = _bilayer(distance, canvas) + _bilayer(np.abs(distance - gap), canvas)
-    _lay(canvas, _layer(canvas, generator), lines * strength, Distractor.MEMBRANE)
+    lines = sloped(generator, lines)
+    canvas.lay(canvas.any_layer(generator), (lines * strength).astype(float32), Distractor.MEMBRANE)
 
 
 def thylakoids(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -78,9 +71,9 @@ def thylakoids(canvas: Canvas, generator: np.random.Generator) -> None:
         stripe = stripe ** generator.uniform(1.0, 4.0) * (distance < sheets * period / 2)
         cut = smooth(generator, canvas.n, canvas.n / 4) > generator.uniform(-1.2, 0.0)
         stripe = stripe * cv2.GaussianBlur(cut.astype(float32), (0, 0), 2.0)
-        strength = log_uniform(generator, 0.03, 0.15)
+        strength = log_uniform(generator, 0.03, 0.25)
         flag = Distractor.STACKED_MEMBRANES
-        _lay(canvas, _layer(canvas, generator), stripe * strength, flag, 4.0)
+        canvas.lay(canvas.any_layer(generator), (stripe * strength).astype(float32), flag, 4.0)
 
 
 def myelin(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -92,7 +85,7 @@ def myelin(canvas: Canvas, generator: np.random.Generator) -> None:
     rings = (0.5 + 0.5 * np.cos(2 * math.pi * relative / period)) * (relative < 1)
     rings = rings * (relative > generator.uniform(0.0, 0.6))
     tau, phase = _matter(rings * log_uniform(generator, 0.03, 0.2), 4.0)
-    layer = _layer(canvas, generator)
+    layer = canvas.any_layer(generator)
     canvas.stamp(layer, row, column, tau, phase, Distractor.STACKED_MEMBRANES)
 
 
@@ -109,7 +102,7 @@ def vesicles(canvas: Canvas, generator: np.random.Generator) -> None:
             body[window] += filled
         tau, phase = _matter(body * strength)
         row, column = canvas.place(generator)
-        canvas.stamp(_layer(canvas, generator), row, column, tau, phase, Distractor.MEMBRANE)
+        canvas.stamp(canvas.any_layer(generator), row, column, tau, phase, Distractor.MEMBRANE)
 
 
 def _centre(outer: int, inner: int) -> tuple[slice, slice] | None:
@@ -126,7 +119,7 @@ def ribosomes(canvas: Canvas, generator: np.random.Generator) -> None:
     for _ in range(min(900, int(share * canvas.n**2 / (math.pi * radius**2)))):
         tau, phase = _matter(stamps[int(generator.integers(6))])
         row, column = canvas.place(generator)
-        canvas.stamp(_layer(canvas, generator), row, column, tau, phase)
+        canvas.stamp(canvas.any_layer(generator), row, column, tau, phase)
 
 
 def granules(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -138,7 +131,7 @@ def granules(canvas: Canvas, generator: np.random.Generator) -> None:
         profile = dome(outline(generator, radius, 0.15), generator.uniform(0.2, 0.6))
         tau, phase = _matter(profile * strength, 2.5)
         row, column = canvas.place(generator)
-        canvas.stamp(_layer(canvas, generator), row, column, tau, phase, Distractor.GRANULE)
+        canvas.stamp(canvas.any_layer(generator), row, column, tau, phase, Distractor.GRANULE)
 
 
 def lipid(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -149,7 +142,7 @@ def lipid(canvas: Canvas, generator: np.random.Generator) -> None:
         sign = float(generator.choice([-1.0, 1.0]))
         tau, phase = _matter(disc * sign * generator.uniform(0.03, 0.2), 1.0)
         row, column = canvas.place(generator)
-        canvas.stamp(_layer(canvas, generator), row, column, tau, phase, Distractor.GRANULE)
+        canvas.stamp(canvas.any_layer(generator), row, column, tau, phase, Distractor.GRANULE)
 
 
 def filaments(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -163,7 +156,9 @@ def filaments(canvas: Canvas, generator: np.random.Generator) -> None:
         body = np.exp(-((distance / width) ** 2))
         if hollow:
             body = np.exp(-(((distance - width) / 1.2) ** 2))
-        _lay(canvas, _layer(canvas, generator), body * strength, Distractor.PARTICLE)
+        canvas.lay(
+            canvas.any_layer(generator), (body * strength).astype(float32), Distractor.PARTICLE
+        )
 
 
 def axoneme(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -175,7 +170,7 @@ def axoneme(canvas: Canvas, generator: np.random.Generator) -> None:
             row, column = canvas.place(generator)
             disc = soft_disc(canvas.px(generator.uniform(90.0, 260.0)), 1.0)
             tau, phase = _matter(disc * strength)
-            turn, layer = generator.uniform(0, 6.3), _layer(canvas, generator)
+            turn, layer = generator.uniform(0, 6.3), canvas.any_layer(generator)
             for index in range(9):
                 angle = turn + 2 * math.pi * index / 9
                 at = (row + radius * math.sin(angle), column + radius * math.cos(angle))
@@ -186,7 +181,7 @@ def axoneme(canvas: Canvas, generator: np.random.Generator) -> None:
             bands = (0.5 + 0.5 * np.cos(distance * 2 * math.pi / (radius / 2.2))) ** 2
             bands = bands * (distance < radius)
             flag = Distractor.STACKED_MEMBRANES
-            _lay(canvas, _layer(canvas, generator), bands * strength * 0.6, flag)
+            canvas.lay(canvas.any_layer(generator), (bands * strength * 0.6).astype(float32), flag)
 
 
 def _particle(generator: np.random.Generator, canvas: Canvas) -> list[Stamp]:
@@ -233,7 +228,7 @@ def particles(canvas: Canvas, generator: np.random.Generator) -> None:
         view = np.rot90(views[int(generator.integers(4))], int(generator.integers(4)))
         tau, phase = _matter(view * strength)
         row, column = canvas.place(generator)
-        canvas.stamp(_layer(canvas, generator), row, column, tau, phase, Distractor.PARTICLE)
+        canvas.stamp(canvas.any_layer(generator), row, column, tau, phase, Distractor.PARTICLE)
 
 
 def capsids(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -249,10 +244,11 @@ def capsids(canvas: Canvas, generator: np.random.Generator) -> None:
         body = body + inside * (0.5 + 0.5 * grain)
         tau, phase = _matter(body * strength * generator.uniform(0.5, 1.2))
         row, column = canvas.place(generator)
-        canvas.stamp(_layer(canvas, generator), row, column, tau, phase, Distractor.PARTICLE)
+        canvas.stamp(canvas.any_layer(generator), row, column, tau, phase, Distractor.PARTICLE)
 
 
 DRAWERS: Mapping[str, Drawer] = {
+    **ORGANELLE_DRAWERS,
     "membranes": membranes,
     "envelope": envelope,
     "thylakoids": thylakoids,
@@ -266,14 +262,3 @@ DRAWERS: Mapping[str, Drawer] = {
     "capsids": capsids,
     "particles": particles,
 }
-
-
-def draw_biology(canvas: Canvas, draws: Draws, probability: Mapping[str, float]) -> list[str]:
-    """Draw each kind with its probability; returns the kinds drawn."""
-    drawn = []
-    for name, drawer in DRAWERS.items():
-        generator = draws.stream(f"biology {name}")
-        if chance(generator, probability.get(name, 0.0)):
-            drawer(canvas, generator)
-            drawn.append(name)
-    return drawn

@@ -6,64 +6,16 @@ from dataclasses import dataclass
 
 import torch
 
-from engines.simulation.crystals import GrainLevel, GrainTable
 from engines.simulation.diffraction import STACKING, Beams, rod, strongest_beams, two_beam
-from engines.simulation.imaging import TiltGeometry
+from engines.simulation.geometry import TiltGeometry
+from engines.simulation.grains import Grains, Level, turned
+
+__all__ = ["Beamline", "Contrast", "Exposure", "Grains", "diffract"]
 
 _NEAR_ANGSTROM = 600.0
 """A ghost counts as ice percent within this distance of its own grain."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grains:
-    """Levels and table of a scene on the device that computes."""
-
-    ids: list[torch.Tensor]
-    """(scene * scene,) int64 each."""
-    thickness: list[torch.Tensor]
-    heights_angstrom: list[float]
-    counted: list[bool]
-    phase: torch.Tensor
-    orientation: torch.Tensor
-    centre: torch.Tensor
-    radius: torch.Tensor
-    bend: torch.Tensor
-    mosaic: torch.Tensor
-    fault: torch.Tensor
-    stripe: torch.Tensor
-    mosaic_field: torch.Tensor
-    """(scene * scene,) smooth field of unit deviation: local lattice rotation."""
-    mean_thickness: torch.Tensor
-
-    @classmethod
-    def on(
-        cls, device: str, levels: list[GrainLevel], table: GrainTable, field: torch.Tensor
-    ) -> Grains:
-        """Move the grains of a scene to a device."""
-        count = len(table.phase)
-        total, pixels = torch.zeros(count), torch.zeros(count)
-        for level in levels:
-            ids = torch.from_numpy(level.ids).flatten().long()
-            inside = ids >= 0
-            thickness = torch.from_numpy(level.thickness_angstrom).flatten()[inside]
-            total.index_add_(0, ids[inside], thickness)
-            pixels.index_add_(0, ids[inside], torch.ones_like(thickness))
-        return cls(
-            ids=[torch.from_numpy(x.ids).flatten().long().to(device) for x in levels],
-            thickness=[torch.from_numpy(x.thickness_angstrom).flatten().to(device) for x in levels],
-            heights_angstrom=[x.z_angstrom for x in levels],
-            counted=[x.counted for x in levels],
-            phase=torch.from_numpy(table.phase).to(device),
-            orientation=torch.from_numpy(table.orientation).to(device),
-            centre=torch.from_numpy(table.centre_px).to(device),
-            radius=torch.from_numpy(table.radius_px).to(device),
-            bend=torch.from_numpy(table.bend_per_px).to(device),
-            mosaic=torch.from_numpy(table.mosaic_rad).to(device),
-            fault=torch.from_numpy(table.fault_angstrom).to(device),
-            stripe=torch.from_numpy(table.stripe).to(device),
-            mosaic_field=field.flatten().to(device),
-            mean_thickness=(total / pixels.clamp_min(1.0)).to(device),
-        )
+_MOST = 0.97
+"""Share of the direct beam that all reflections together can take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +32,13 @@ class Contrast:
     """Those of counted ice that land near their own grain."""
     by_phase: torch.Tensor
     """(3, rendered, rendered) dark plus bright contrast of each phase."""
-    present: torch.Tensor
-    """bool: counted crystalline ice in the path, diffracting or not."""
+    path: torch.Tensor
+    """(3, rendered, rendered) A of counted ice of each phase in the beam's way."""
+
+    @property
+    def present(self) -> torch.Tensor:
+        """Where there is counted crystalline ice, diffracting or not: bool."""
+        return self.path.sum(0) > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +52,20 @@ class Beamline:
     pixel_size_angstrom: float
 
 
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """What the beam has done to the crystals by one tilt."""
+
+    floor: torch.Tensor | None = None
+    """(G,) weak loss of each grain to many other reflections."""
+    turns_rad: torch.Tensor | None = None
+    """(G, 3) small rotations of the grains under the beam."""
+    fade: float = 1.0
+    """What the dose so far has left of every reflection."""
+    elevation: torch.Tensor | None = None
+    """(rendered, rendered) A by which the defocus differs from that of the middle."""
+
+
 class _Sums:
     """Running sums over the levels of one tilt."""
 
@@ -105,7 +76,7 @@ class _Sums:
         self.ghost = torch.zeros(side * side, device=device)
         self.ghost_counted = torch.zeros(side * side, device=device)
         self.by_phase = torch.zeros((3, side * side), device=device)
-        self.present = torch.zeros(side * side, dtype=torch.bool, device=device)
+        self.path = torch.zeros((3, side * side), device=device)
 
     def contrast(self) -> Contrast:
         shape = (self.side, self.side)
@@ -115,8 +86,33 @@ class _Sums:
             self.ghost.view(shape),
             self.ghost_counted.view(shape),
             self.by_phase.view(3, *shape),
-            self.present.view(shape),
+            self.path.view(3, *shape),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Landing:
+    """Where the diffracted electrons of some pixels arrive, (M, K) each."""
+
+    target: torch.Tensor
+    """Flat pixel."""
+    passed: torch.Tensor
+    """Whether they pass the aperture and land in the picture."""
+    near: torch.Tensor
+    """Whether they land near enough to count as their grain's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What all levels of one tilt share."""
+
+    grains: Grains
+    geometry: TiltGeometry
+    beamline: Beamline
+    beams: Beams
+    transmission: torch.Tensor
+    exposure: Exposure
+    sums: _Sums
 
 
 def diffract(
@@ -124,146 +120,108 @@ def diffract(
     geometry: TiltGeometry,
     beamline: Beamline,
     transmission: torch.Tensor,
-    floor: torch.Tensor | None = None,
+    exposure: Exposure | None = None,
 ) -> Contrast:
     """Compute the Bragg contrast of one tilt.
 
     `transmission` (rendered, rendered) is what absorption leaves of the beam; ghosts carry it
-    from where they start. `floor` (G,) is a weak loss of each grain to other reflections.
+    from where they start.
     """
     sums = _Sums(geometry.rendered, geometry.device)
     if grains is None or len(grains.phase) == 0:
         return sums.contrast()
+    exposure = exposure or Exposure()
+    orientation = grains.orientation
+    if exposure.turns_rad is not None:
+        orientation = turned(orientation, exposure.turns_rad)
     beams = strongest_beams(
-        grains.orientation,
+        orientation,
         grains.phase,
-        grains.bend.norm(dim=1) * grains.radius + 2 * grains.mosaic,
+        grains.span(),
         grains.mean_thickness * geometry.path_factor,
         geometry.matrix(),
         beamline.voltage_kv,
     )
     flat = transmission.flatten()
-    for level in range(len(grains.ids)):
-        _one_level(grains, level, geometry, beamline, beams, flat, floor, sums)
+    view = _View(grains, geometry, beamline, beams, flat, exposure, sums)
+    for level in grains.levels:
+        _one_level(view, level)
     return sums.contrast()
 
 
-def _one_level(
-    grains: Grains,
-    level: int,
-    geometry: TiltGeometry,
-    beamline: Beamline,
-    beams: Beams,
-    transmission: torch.Tensor,
-    floor: torch.Tensor | None,
-    sums: _Sums,
-) -> None:
-    x, y = geometry.coordinates(grains.heights_angstrom[level])
+def _one_level(view: _View, level: Level) -> None:
+    geometry, sums, exposure = view.geometry, view.sums, view.exposure
+    x, y = geometry.coordinates(level.z_angstrom)
     source = (y.round() * geometry.scene + x.round()).long().flatten()
-    ids = grains.ids[level][source]
+    ids = level.ids[source]
     inside = ids >= 0
-    counted = grains.counted[level]
-    if counted:
-        sums.present |= inside
-    if floor is not None and counted:
-        sums.direct *= torch.where(inside, 1.0 - floor[ids.clamp_min(0)], 1.0)
-    pixels = torch.nonzero(inside & beams.active[ids.clamp_min(0)]).flatten()
+    if level.counted:
+        depth = level.thickness[source] * geometry.path_factor
+        sums.path[level.phase - 1] += torch.where(inside, depth, 0.0)
+        if exposure.floor is not None:
+            sums.direct *= torch.where(inside, 1.0 - exposure.floor[ids.clamp_min(0)], 1.0)
+    pixels = torch.nonzero(inside & view.beams.active[ids.clamp_min(0)]).flatten()
     if len(pixels) == 0:
         return
-    grain = ids[pixels]
-    offset = torch.stack((x.flatten()[pixels], y.flatten()[pixels]), 1) - grains.centre[grain]
-    thickness = grains.thickness[level][source[pixels]] * geometry.path_factor
-    field = grains.mosaic_field[source[pixels]]
-    shares = _shares(grains, grain, offset, thickness, field, beams)
-    lost = sums.direct[pixels, None] * shares
-    loss = 1.0 - shares.sum(1)
-    sums.direct[pixels] *= loss
-    if counted:
-        sums.counted[pixels] *= loss
-        _add_phase(grains, grain, pixels, shares.sum(1), sums)
-    _add_ghosts(beams, grain, pixels, lost * transmission[pixels, None], beamline, counted, sums)
-    if counted:
-        _ghost_phase(beams, grains, grain, pixels, shares, beamline, sums)
+    grain, source = ids[pixels], source[pixels]
+    offset = torch.stack((x.flatten()[pixels], y.flatten()[pixels]), 1) - view.grains.centre[grain]
+    thickness = level.thickness[source] * geometry.path_factor
+    turn = (view.grains.bend[grain] * offset).sum(1)
+    turn += view.grains.mosaic[grain] * view.grains.mosaic_field[source]
+    turn += view.grains.buckle[grain] * view.grains.buckle_field[source]
+    shares = _shares(view, level.phase, grain, offset, thickness, turn)
+    lost = sums.direct[pixels, None] * shares * view.transmission[pixels, None]
+    total = shares.sum(1)
+    sums.direct[pixels] *= 1.0 - total
+    landing = _landing(view, grain, pixels)
+    arriving = torch.where(landing.passed, lost * view.beamline.ghost_efficiency, 0.0)
+    target = landing.target.flatten()
+    sums.ghost.index_add_(0, target, arriving.flatten())
+    if level.counted:
+        sums.counted[pixels] *= 1.0 - total
+        near = torch.where(landing.near, arriving, 0.0)
+        sums.ghost_counted.index_add_(0, target, near.flatten())
+        own = sums.by_phase[level.phase - 1]
+        own[pixels] += total
+        own.index_add_(0, target, torch.where(landing.near, shares, 0.0).flatten())
 
 
 def _shares(
-    grains: Grains,
+    view: _View,
+    phase: int,
     grain: torch.Tensor,
     offset: torch.Tensor,
     thickness: torch.Tensor,
-    field: torch.Tensor,
-    beams: Beams,
+    turn: torch.Tensor,
 ) -> torch.Tensor:
     """Return the share that each reflection takes at each pixel, (M, K)."""
-    turn = (grains.bend[grain] * offset).sum(1) + grains.mosaic[grain] * field
+    beams = view.beams
     s = beams.s[grain] + turn[:, None] * beams.g_length[grain]
     extinction, path = beams.extinction[grain], thickness[:, None]
     shares = two_beam(s, path, extinction)
-    faulted = grains.phase[grain] == STACKING
-    if bool(faulted.any()):
-        wave = grains.stripe[grain]
-        stripe = 0.5 + 0.5 * torch.sin((wave[:, :2] * offset).sum(1) + wave[:, 2])
-        diffuse = rod(s, path, extinction, grains.fault[grain, None]) * 2 * stripe[:, None]
-        shares = torch.where(faulted[:, None], 0.35 * shares + diffuse, shares)
+    if phase == STACKING:
+        wave = view.grains.stripe[grain]
+        along = (wave[:, :2] * offset).sum(1)
+        uneven = 1.1 * torch.sin(0.37 * along + wave[:, 2]) + 0.8 * torch.sin(0.61 * along)
+        stripe = 0.5 + 0.5 * torch.sin(along + wave[:, 2] + uneven)
+        diffuse = rod(s, path, extinction, view.grains.fault[grain, None])
+        shares = 0.35 * shares + diffuse * 2 * stripe[:, None]
+    shares = shares * view.exposure.fade
     total = shares.sum(1, keepdim=True)
-    return shares * (0.97 / total.clamp_min(0.97))
+    return shares * (_MOST / total.clamp_min(_MOST))
 
 
-def _landing(
-    beams: Beams, grain: torch.Tensor, pixels: torch.Tensor, beamline: Beamline, side: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return landing pixel (M, K), whether it is inside and passed, and the shift in A."""
-    per_px = beamline.defocus_angstrom / beamline.pixel_size_angstrom
+def _landing(view: _View, grain: torch.Tensor, pixels: torch.Tensor) -> _Landing:
+    beams, beamline, side = view.beams, view.beamline, view.sums.side
+    defocus = torch.full((len(pixels),), beamline.defocus_angstrom, device=pixels.device)
+    if view.exposure.elevation is not None:
+        defocus = defocus + view.exposure.elevation.flatten()[pixels]
+    per_px = (defocus / beamline.pixel_size_angstrom)[:, None]
     dx, dy = beams.shift_x[grain] * per_px, beams.shift_y[grain] * per_px
     column = (pixels % side)[:, None] + dx.round().long()
     row = torch.div(pixels, side, rounding_mode="floor")[:, None] + dy.round().long()
     passed = (beams.g_length[grain] < beamline.aperture_per_angstrom) & (beams.g_length[grain] > 0)
     passed &= (row >= 0) & (row < side) & (column >= 0) & (column < side)
     target = row.clamp(0, side - 1) * side + column.clamp(0, side - 1)
-    return target, passed, torch.hypot(dx, dy) * beamline.pixel_size_angstrom
-
-
-def _add_ghosts(
-    beams: Beams,
-    grain: torch.Tensor,
-    pixels: torch.Tensor,
-    electrons: torch.Tensor,
-    beamline: Beamline,
-    counted: bool,
-    sums: _Sums,
-) -> None:
-    target, passed, shift = _landing(beams, grain, pixels, beamline, sums.side)
-    arriving = torch.where(passed, electrons * beamline.ghost_efficiency, 0.0)
-    sums.ghost.index_add_(0, target.flatten(), arriving.flatten())
-    if counted:
-        near = torch.where(shift <= _NEAR_ANGSTROM, arriving, 0.0)
-        sums.ghost_counted.index_add_(0, target.flatten(), near.flatten())
-
-
-def _add_phase(
-    grains: Grains, grain: torch.Tensor, pixels: torch.Tensor, share: torch.Tensor, sums: _Sums
-) -> None:
-    for phase in (1, 2, 3):
-        own = torch.where(grains.phase[grain] == phase, share, 0.0)
-        sums.by_phase[phase - 1, pixels] += own
-
-
-def _ghost_phase(
-    beams: Beams,
-    grains: Grains,
-    grain: torch.Tensor,
-    pixels: torch.Tensor,
-    shares: torch.Tensor,
-    beamline: Beamline,
-    sums: _Sums,
-) -> None:
-    target, passed, shift = _landing(beams, grain, pixels, beamline, sums.side)
-    arriving = torch.where(passed & (shift <= _NEAR_ANGSTROM), shares, 0.0)
-    for phase in (1, 2, 3):
-        own = torch.where(grains.phase[grain, None] == phase, arriving, 0.0)
-        sums.by_phase[phase - 1].index_add_(0, target.flatten(), own.flatten())
-
-
-def mosaic_scale_px(pixel_size_angstrom: float) -> float:
-    """Return the length over which a mosaic crystal turns, about 15 nm, in pixels."""
-    return max(4.0, 150.0 / pixel_size_angstrom)
+    shift = torch.hypot(dx, dy) * beamline.pixel_size_angstrom
+    return _Landing(target, passed, passed & (shift <= _NEAR_ANGSTROM))

@@ -67,6 +67,8 @@ class Canvas:
     opaque: NDArray[bool_]
     matter_tau: NDArray[float32]
     """(n, n) support beside the specimen (carbon, metal) that no vacuum takes away."""
+    damage_tau: NDArray[float32]
+    """(n, n) mass that the beam has taken away by a dose of 100 electrons per A^2, negative."""
     surface_crystals: list[SurfaceCrystal] = field(default_factory=list)
 
     @classmethod
@@ -86,6 +88,7 @@ class Canvas:
             presence=np.ones((n, n), float32),
             opaque=np.zeros((n, n), bool_),
             matter_tau=np.zeros((n, n), float32),
+            damage_tau=np.zeros((n, n), float32),
         )
 
     def surface_layer(self, surface: int) -> int:
@@ -126,9 +129,57 @@ class Canvas:
             flag,
         )
 
+    def stamp_damage(self, row: float, column: float, thickness: NDArray[float32]) -> None:
+        """Add a bubble (negative thickness, A) that is this deep after 100 electrons per A^2."""
+        window = clip_window(self.n, row, column, thickness.shape)
+        if window is None:
+            return
+        target, source = window
+        self.damage_tau[target] += thickness[source] / float32(self.mean_free_path_angstrom)
+        self.flags[(0, *target)][np.abs(thickness[source]) > 30.0] |= np.uint16(Distractor.BUBBLE)
+
+    def lay(
+        self,
+        layer: int,
+        tau: NDArray[float32],
+        flag: int = 0,
+        phase_per_tau: float = 3.5,
+        flagged_above: float = 0.01,
+    ) -> None:
+        """Add a full-field drawing to one layer and flag where it is strong."""
+        self.tau[layer] += tau
+        self.phase[layer] += tau * float32(phase_per_tau)
+        if flag:
+            plane = 0 if layer < self.bulk else layer - self.bulk + 1
+            self.flags[plane][np.abs(tau) > flagged_above] |= np.uint16(flag)
+
+    def lay_ice(
+        self, layer: int, thickness: NDArray[float32], flag: int = 0, flagged_above: float = 30.0
+    ) -> None:
+        """Add a full-field thickness of solid ice (A) to one layer and flag where it is thick."""
+        path = self.mean_free_path_angstrom
+        tau = (thickness / path).astype(float32)
+        self.lay(layer, tau, flag, PHASE_PER_ANGSTROM * path, flagged_above / path)
+
+    def keep_beyond_edges(
+        self, tau: NDArray[float32], flag: int = 0, flagged_above: float = 0.05
+    ) -> None:
+        """Add matter that hangs into vacuum as well as lying on the specimen."""
+        self.matter_tau += tau
+        if flag:
+            self.flags[1][tau > flagged_above] |= np.uint16(flag)
+
+    def any_layer(self, generator: np.random.Generator) -> int:
+        """Draw one of the layers inside the specimen."""
+        return int(generator.integers(self.bulk))
+
+    def any_surface(self, generator: np.random.Generator) -> int:
+        """Draw the layer of one of the surfaces."""
+        return self.surface_layer(int(generator.integers(2)))
+
     def place(self, generator: np.random.Generator) -> tuple[float, float]:
-        """Draw a position anywhere in the field."""
-        row, column = generator.uniform(0, self.n, 2)
+        """Draw a position in the field, seldom at its border, which few tilts see."""
+        row, column = (0.5 + 0.46 * generator.uniform(-1.0, 1.0, 2)) * self.n
         return float(row), float(column)
 
     def px(self, length_angstrom: float) -> float:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
-from numpy import float32, uint16
+from numpy import float32
 
-from engines.simulation.canvas import PHASE_PER_ANGSTROM, Canvas, Distractor, SurfaceCrystal
-from engines.simulation.draws import Draws, chance, log_uniform
+from engines.simulation.canvas import Canvas, Distractor
+from engines.simulation.decoys import DECOY_DRAWERS, drop, surface_crystal
+from engines.simulation.drawing import Drawer
+from engines.simulation.draws import chance, log_uniform
 from engines.simulation.fields import smooth
 from engines.simulation.shapes import Stamp, dome, outline, soft_disc
 from engines.simulation.support import SUPPORT_DRAWERS
 
-Drawer = Callable[[Canvas, np.random.Generator], None]
-
-
-def _surface(canvas: Canvas, generator: np.random.Generator) -> int:
-    return canvas.surface_layer(int(generator.integers(2)))
-
 
 def _lump(generator: np.random.Generator, radius_px: float, look: float) -> Stamp:
     """Return one lump of contamination of height 1; `look` 0..1 runs from ball to rough flake."""
-    hexagonal = chance(generator, 0.15)
+    hexagonal = chance(generator, 0.08)
     relative = outline(generator, radius_px, 0.05 + 0.3 * look, hexagonal)
-    profile = dome(relative, 0.15 if hexagonal else generator.uniform(0.25, 0.6))
+    profile = dome(relative, 0.2 if hexagonal else generator.uniform(0.35, 0.75))
     if chance(generator, 0.3):
         grain = smooth(generator, profile.shape[0], max(2.0, radius_px / 4))
         profile = (profile * (1 + 0.25 * look * grain)).clip(0).astype(float32)
@@ -44,7 +40,7 @@ def contamination(canvas: Canvas, generator: np.random.Generator) -> None:
     for _ in range(int(1 + generator.exponential(9.0))):
         radius = float(np.clip(typical * generator.lognormal(0, 0.5), 80.0, 2000.0))
         profile = _lump(generator, canvas.px(radius), look)
-        layer = _surface(canvas, generator)
+        layer = canvas.any_surface(generator)
         row, column = canvas.place(generator)
         thickness = (profile * _thickness(generator, radius)).astype(float32)
         canvas.stamp_ice(layer, row, column, thickness, Distractor.CONTAMINATION)
@@ -56,7 +52,7 @@ def contamination_cluster(canvas: Canvas, generator: np.random.Generator) -> Non
     for _ in range(int(generator.integers(1, 4))):
         row, column = canvas.place(generator)
         radius = log_uniform(generator, 100.0, 550.0)
-        layer, chain = _surface(canvas, generator), chance(generator, 0.5)
+        layer, chain = canvas.any_surface(generator), chance(generator, 0.5)
         heading = generator.uniform(0, 2 * math.pi)
         for _ in range(int(generator.integers(3, 16))):
             own = radius * float(generator.lognormal(0, 0.3))
@@ -78,13 +74,14 @@ def giant_ball(canvas: Canvas, generator: np.random.Generator) -> None:
     for _ in range(int(generator.integers(1, 3))):
         radius = log_uniform(generator, 1200.0, 4500.0)
         relative = outline(generator, canvas.px(radius), generator.uniform(0.02, 0.2))
-        thickness = dome(relative, generator.uniform(0.3, 0.5)) * _thickness(generator, radius)
+        depth = min(_thickness(generator, radius), generator.uniform(1000.0, 3000.0))
+        thickness = dome(relative, generator.uniform(0.3, 0.5)) * depth
         if chance(generator, 0.4):
             n = thickness.shape[0]
             wave = np.sin(smooth(generator, n, n / 2) * 6 + np.arange(n) * 0.1)
             thickness = thickness * (1 + 0.08 * wave)
         row, column = canvas.place(generator)
-        layer = _surface(canvas, generator)
+        layer = canvas.any_surface(generator)
         thickness = thickness.astype(float32)
         canvas.stamp_ice(layer, row, column, thickness, Distractor.CONTAMINATION)
 
@@ -95,7 +92,7 @@ def droplets(canvas: Canvas, generator: np.random.Generator) -> None:
         row, column = canvas.place(generator)
         radius = canvas.px(log_uniform(generator, 90.0, 500.0))
         depth = generator.uniform(80.0, 700.0)
-        layer = _surface(canvas, generator)
+        layer = canvas.any_surface(generator)
         for _ in range(int(generator.integers(1, 4))):
             profile = dome(outline(generator, radius, 0.3), generator.uniform(0.12, 0.4))
             thickness = (profile * depth).astype(float32)
@@ -109,16 +106,7 @@ def diffracting_surface(canvas: Canvas, generator: np.random.Generator) -> None:
     """Add surface lumps that are single crystals: they absorb, may flash, and never count."""
     for _ in range(int(generator.integers(1, 7))):
         radius = log_uniform(generator, 150.0, 1100.0)
-        hexagonal = chance(generator, 0.4)
-        relative = outline(generator, canvas.px(radius), 0.1, hexagonal)
-        thickness = dome(relative, 0.15 if hexagonal else 0.45) * _thickness(generator, radius)
-        thickness = thickness.astype(float32)
-        surface = int(generator.integers(2))
-        row, column = canvas.place(generator)
-        flag = Distractor.CONTAMINATION | Distractor.DIFFRACTING_SURFACE
-        canvas.stamp_ice(canvas.surface_layer(surface), row, column, thickness, flag)
-        crystal = SurfaceCrystal(round(row), round(column), thickness, surface)
-        canvas.surface_crystals.append(crystal)
+        surface_crystal(canvas, generator, *canvas.place(generator), radius)
 
 
 def frost(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -129,7 +117,7 @@ def frost(canvas: Canvas, generator: np.random.Generator) -> None:
     if chance(generator, 0.5):
         film = film * (smooth(generator, canvas.n, canvas.n / 3) > generator.uniform(-0.5, 0.8))
     film = film * generator.uniform(25.0, 160.0)
-    _cover(canvas, _surface(canvas, generator), film.astype(float32), Distractor.FROST, 40.0)
+    canvas.lay_ice(canvas.any_surface(generator), film.astype(float32), Distractor.FROST, 40.0)
 
 
 def cloud(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -140,27 +128,15 @@ def cloud(canvas: Canvas, generator: np.random.Generator) -> None:
         field = 0.7 * field + 0.5 * smooth(generator, canvas.n, scale / 3)
     depth = canvas.thickness_angstrom * generator.uniform(0.04, 0.22)
     depth = min(depth, 500.0)
-    _cover(canvas, 0, (field * depth).astype(float32), Distractor.CLOUD, depth)
-
-
-def _cover(canvas: Canvas, layer: int, film: Stamp, flag: int, flagged_above: float) -> None:
-    canvas.tau[layer] += film / canvas.mean_free_path_angstrom
-    canvas.phase[layer] += film * PHASE_PER_ANGSTROM
-    plane = 0 if layer < canvas.bulk else layer - canvas.bulk + 1
-    canvas.flags[plane][np.abs(film) > flagged_above] |= uint16(flag)
+    canvas.lay_ice(0, (field * depth).astype(float32), Distractor.CLOUD, depth)
 
 
 def ethane(canvas: Canvas, generator: np.random.Generator) -> None:
     """Leave one to three smooth, thick drops of ethane."""
     for _ in range(int(generator.integers(1, 4))):
-        radius = log_uniform(generator, 700.0, 4000.0)
-        edge = canvas.px(generator.uniform(50.0, 200.0))
-        relative = outline(generator, canvas.px(radius), generator.uniform(0.05, 0.3))
-        profile = 1.0 / (1.0 + np.exp((relative - 1.0) * canvas.px(radius) / edge))
-        depth = generator.uniform(300.0, 2500.0) * profile * np.sqrt(np.clip(1.2 - relative, 0, 1))
+        depth = drop(canvas, generator, log_uniform(generator, 700.0, 4000.0))
         row, column = canvas.place(generator)
-        layer = _surface(canvas, generator)
-        canvas.stamp_ice(layer, row, column, depth.astype(float32), Distractor.ETHANE)
+        canvas.stamp_ice(canvas.any_surface(generator), row, column, depth, Distractor.ETHANE)
 
 
 def bubbles(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -185,7 +161,7 @@ def _metal_dots(
         disc = soft_disc(radius, 0.35)
         tau = disc * generator.uniform(0.6, 1.8) * min(1.0, size / 40.0)
         row, column = canvas.place(generator)
-        layer = _surface(canvas, generator)
+        layer = canvas.any_surface(generator)
         canvas.stamp(
             layer, row, column, tau.astype(float32), (tau * 1.5).astype(float32), Distractor.METAL
         )
@@ -207,14 +183,14 @@ def soft_ice(canvas: Canvas, generator: np.random.Generator) -> None:
     where = smooth(generator, canvas.n, canvas.n / 3) > generator.uniform(-0.3, 0.7)
     soft = cv2.GaussianBlur(where.astype(float32), (0, 0), canvas.px(150.0))
     film = ripple * soft * generator.uniform(0.01, 0.035) * canvas.mean_free_path_angstrom
-    _cover(canvas, canvas.bulk // 2, film.astype(float32), Distractor.SOFT_ICE, 40.0)
+    canvas.lay_ice(canvas.bulk // 2, film.astype(float32), Distractor.SOFT_ICE, 40.0)
 
 
 def redeposition(canvas: Canvas, generator: np.random.Generator) -> None:
     """Sprinkle fine grains of redeposited matter over a surface."""
     fine = smooth(generator, canvas.n, canvas.px(generator.uniform(40.0, 120.0)))
     film = np.clip(fine - generator.uniform(0.5, 1.8), 0, None) * generator.uniform(20.0, 90.0)
-    _cover(canvas, _surface(canvas, generator), film.astype(float32), Distractor.FROST, 30.0)
+    canvas.lay_ice(canvas.any_surface(generator), film.astype(float32), Distractor.FROST, 30.0)
 
 
 DRAWERS: Mapping[str, Drawer] = {
@@ -231,19 +207,6 @@ DRAWERS: Mapping[str, Drawer] = {
     "platinum": platinum,
     "soft_ice": soft_ice,
     "redeposition": redeposition,
+    **DECOY_DRAWERS,
     **SUPPORT_DRAWERS,
 }
-
-
-def draw_distractors(canvas: Canvas, draws: Draws, probability: Mapping[str, float]) -> list[str]:
-    """Draw each kind with its probability; returns the kinds drawn.
-
-    Every kind has its own random stream, so that adding one changes no other.
-    """
-    drawn = []
-    for name, drawer in DRAWERS.items():
-        generator = draws.stream(f"distractor {name}")
-        if chance(generator, probability.get(name, 0.0)):
-            drawer(canvas, generator)
-            drawn.append(name)
-    return drawn

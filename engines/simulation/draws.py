@@ -30,3 +30,16 @@ def log_uniform(generator: np.random.Generator, low: float, high: float) -> floa
 def chance(generator: np.random.Generator, probability: float) -> bool:
     """Return True with the given probability (0 to 1)."""
     return bool(generator.random() < probability)
+
+
+def bell(generator: np.random.Generator, low: float, high: float) -> float:
+    """Draw from a bell in the logarithm: most within `low` to `high`, some a little outside."""
+    middle = 0.5 * (math.log(low) + math.log(high))
+    spread = 0.35 * (math.log(high) - math.log(low))
+    return math.exp(middle + spread * float(np.clip(generator.standard_normal(), -2.2, 2.2)))
+
+
+def repeats(generator: np.random.Generator, expected: float) -> int:
+    """Draw how often something happens: its whole part, and once more by chance."""
+    whole = int(expected)
+    return whole + int(chance(generator, expected - whole))

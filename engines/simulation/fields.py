@@ -1,4 +1,4 @@
-"""Random fields: power-law texture, smooth fields, stripes, and a second, independent texture."""
+"""Random fields: power-law texture, smooth fields, stripes."""
 
 from __future__ import annotations
 
@@ -10,45 +10,37 @@ import torch
 from numpy import float32
 from numpy.typing import NDArray
 
-from engines.simulation.draws import log_uniform
-
 Field = NDArray[float32]
 
 _REFERENCE_ANGSTROM = 175.0
 _FLAT_BEYOND_ANGSTROM = 4000.0
 
 
-def frequencies(rows: int, columns: int, pixel_size_angstrom: float) -> torch.Tensor:
-    """Return |k| in 1/A of a half-plane transform, (rows, columns // 2 + 1) float32."""
-    ky = torch.fft.fftfreq(rows, pixel_size_angstrom)
-    kx = torch.fft.rfftfreq(columns, pixel_size_angstrom)
-    return torch.sqrt(ky[:, None] ** 2 + kx[None, :] ** 2)
+def frequencies(n: int, pixel_size_angstrom: float) -> torch.Tensor:
+    """Return |k| in 1/A of a whole transform, (n, n) float32."""
+    k = torch.fft.fftfreq(n, pixel_size_angstrom)
+    return torch.sqrt(k[:, None] ** 2 + k[None, :] ** 2)
 
 
-def shaped_noise(generator: np.random.Generator, amplitude: torch.Tensor, n: int) -> Field:
-    """Filter white noise of unit variance by an amplitude over the half plane; (n, n) float32."""
-    white = torch.from_numpy(generator.standard_normal((n, n), dtype=float32))
-    shaped: Field = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=(n, n)).numpy()
-    return shaped
-
-
-def power_law(
+def power_law_pair(
     generator: np.random.Generator,
     n: int,
     pixel_size_angstrom: float,
     level: float,
     slope: float,
-) -> Field:
-    """Draw mass-thickness texture whose power per pixel is level * (175 A k)^-slope.
+) -> tuple[Field, Field]:
+    """Draw two independent fields of mass-thickness texture, (n, n) float32 of zero mean each.
 
-    Power is per 13.12 A pixel relative to the mean squared, as calibrated on a real lamella;
-    flat for periods beyond 4000 A. Returns (n, n) float32 of zero mean.
+    Power per pixel is level * (175 A k)^-slope, for a 13.12 A pixel and relative to the mean
+    squared, as calibrated on a real lamella; flat for periods beyond 4000 A.
     """
-    k = frequencies(n, n, pixel_size_angstrom).clamp_min(1.0 / _FLAT_BEYOND_ANGSTROM)
+    k = frequencies(n, pixel_size_angstrom).clamp_min(1.0 / _FLAT_BEYOND_ANGSTROM)
     power = level * (13.12 / pixel_size_angstrom) ** 2 * (_REFERENCE_ANGSTROM * k) ** (-slope)
-    amplitude = torch.sqrt(power)
+    amplitude = torch.sqrt(power) * n
     amplitude[0, 0] = 0.0
-    return shaped_noise(generator, amplitude, n)
+    white = torch.from_numpy(generator.standard_normal((n, n, 2), dtype=float32))
+    both = torch.fft.ifft2(torch.view_as_complex(white) * amplitude)
+    return both.real.contiguous().numpy(), both.imag.contiguous().numpy()
 
 
 def smooth(generator: np.random.Generator, n: int, scale_px: float) -> Field:
@@ -85,30 +77,3 @@ def centred_grid(n: int) -> tuple[Field, Field]:
     """Return row and column coordinates in pixels from the centre, (n, 1) and (1, n) float32."""
     axis = np.arange(n, dtype=float32) - (n - 1) / 2
     return axis[:, None], axis[None, :]
-
-
-def scattered_blobs(
-    generator: np.random.Generator, n: int, pixel_size_angstrom: float, level: float
-) -> Field:
-    """Draw texture from scattered dots blurred at several scales.
-
-    It shares no statistical model with `power_law` (sparse, skewed, made of discrete grains),
-    for families that training never sees. Returns (n, n) float32 of zero mean; `level` as the
-    power at 175 A.
-    """
-    field = np.zeros((n, n), float32)
-    for sigma_angstrom in (18.0, 45.0, 110.0, 270.0, 650.0):
-        sigma_px = sigma_angstrom / pixel_size_angstrom
-        count = generator.poisson(n * n / (6.0 * sigma_px**2) * log_uniform(generator, 0.3, 2.0))
-        dots = np.zeros((n, n), float32)
-        rows, columns = generator.integers(0, n, (2, max(count, 1)))
-        weights = generator.exponential(1.0, max(count, 1)).astype(float32)
-        np.add.at(dots, (rows, columns), weights)
-        reduced = 1 if sigma_px < 8 else 4
-        small = cv2.resize(dots, None, fx=1 / reduced, fy=1 / reduced, interpolation=cv2.INTER_AREA)
-        small = cv2.GaussianBlur(small, (0, 0), sigma_px / reduced)
-        octave = cv2.resize(small, (n, n), interpolation=cv2.INTER_LINEAR)
-        octave = (octave - octave.mean()) / (octave.std() + 1e-6)
-        field += octave * generator.uniform(0.5, 1.5) * sigma_angstrom**0.3
-    field *= np.sqrt(level) * 1.6 / (field.std() + 1e-6)
-    return field.astype(float32)

@@ -1,10 +1,9 @@
-"""Mosaics of grains (Voronoi cells, or polygons thrown over each other) and where ice lies."""
+"""Mosaics of grains as Voronoi cells, and where ice lies."""
 
 from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 from numpy import float32, int32
 from numpy.typing import NDArray
@@ -41,32 +40,15 @@ def voronoi(
             other = cell + dv * columns + du
             distance = (flat_u[other] + du - fraction_u) ** 2
             distance += (flat_v[other] + dv - fraction_v) ** 2
-            closer = distance < nearest
-            nearest[closer] = distance[closer]
-            best[closer] = other[closer]
+            np.copyto(best, other, where=distance < nearest)
+            np.minimum(nearest, distance, out=nearest)
     return best
-
-
-def polygons(generator: np.random.Generator, n: int, size_px: float, anisotropy: float) -> Ids:
-    """Draw facetted grains one over the other, (n, n) int32 from 0; a second grain generator."""
-    ids = np.zeros((n, n), int32)
-    count = min(3000, max(8, round(2.2 * (n / size_px) ** 2)))
-    for index in range(count):
-        corners = int(generator.integers(4, 9))
-        angles = np.sort(generator.uniform(0, 2 * math.pi, corners))
-        radius = 0.75 * size_px * generator.lognormal(0.0, 0.35)
-        shape = np.stack((np.cos(angles) * anisotropy**0.5, np.sin(angles) / anisotropy**0.5))
-        turn = generator.uniform(0, math.pi)
-        turned = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ shape
-        points = (generator.uniform(0, n, (2, 1)) + radius * turned).T
-        cv2.fillConvexPoly(ids, np.round(points).astype(np.int32), index + 1)
-    return ids
 
 
 def ice_region(generator: np.random.Generator, n: int, layout: str, abundance: float) -> Plane:
     """Return a field whose values above 0 are where ice may be, (n, n)."""
     y, x = centred_grid(n)
-    if layout in ("whole", "sparse"):
+    if layout in ("whole", "sparse") or (layout == "skin" and abundance > 0.5):
         return np.ones((n, n), float32)
     if layout == "band":
         angle, offset = generator.uniform(0, math.pi), generator.uniform(-0.3, 0.3) * n

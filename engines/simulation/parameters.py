@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 ICE_KINDS = ("none", "hexagonal", "cubic", "stacking", "brushstroke", "mixed")
-ICE_LAYOUTS = ("patches", "sparse", "whole", "band", "centre", "outside")
+ICE_LAYOUTS = ("patches", "sparse", "whole", "band", "centre", "outside", "skin")
+TRAINING, TEST = "training", "test"
+"""The two generators of layout and texture; what physics does to either is the same."""
+SCHEMES = ("dose_symmetric", "bidirectional", "scattered", "level")
+"""How tilts follow each other; "level" is a micrograph taken about 0 degrees, again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class SceneChoices:
     distractor_level: float | None = None
     """Factor on the probability of every distractor; 0 gives bare specimen."""
     distractors: Mapping[str, float] | None = None
-    """Probability by kind, instead of the family's."""
+    """Expected number of draws by kind, instead of the family's: below 1 it is a probability."""
     biology: Mapping[str, float] | None = None
     dose_e_per_A2: float | None = None
     defocus_angstrom: float | None = None
@@ -37,6 +41,10 @@ class SceneChoices:
     texture_level: float | None = None
     texture_slope: float | None = None
     phase_plate: bool | None = None
+    wedge: float | None = None
+    curtain: float | None = None
+    dose_fade: bool | None = None
+    """Whether reflections fade with the dose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +52,10 @@ class SceneParameters:
     """A fully drawn scene."""
 
     family: str
+    generator: str
+    """TRAINING or TEST."""
     thickness_angstrom: float
     mean_free_path_angstrom: float
-    texture_model: str
-    """power_law or blobs."""
     texture_level: float
     texture_slope: float
     phase_noise_rad: float
@@ -57,22 +65,30 @@ class SceneParameters:
     ice_layout: str
     ice_abundance: float
     bragg_boost: float
-    grain_model: str
-    """voronoi or polygons."""
     grain_size_angstrom: float | None
     distractors: Mapping[str, float]
+    """Expected number of draws by kind."""
     biology: Mapping[str, float]
     voltage_kv: float
     energy_filter: bool
+    haze: float
+    """Share of electrons that arrive without contrast."""
     dose_e_per_A2: float
     dose_efficiency: float
     defocus_angstrom: float
     defocus_jitter_angstrom: float
-    phase_plate: bool
+    phase_shift_rad: float
+    """Of a phase plate; 0 without one."""
     aperture_per_angstrom: float
     ghost_efficiency: float
     pretilt_deg: float
     axis_deg: float
     axis_step_deg: float
     tilt_range_deg: float
+    scheme: str
+    """One of SCHEMES."""
     drift_probability: float
+    fading_dose_e_per_A2: float
+    """Dose over which reflections fall to 1/e; infinite where they do not fade."""
+    grain_rotation_rad: float
+    """Typical turn of a grain under the beam, each tilt anew."""

@@ -61,6 +61,14 @@ def shell(radius_px: float, thickness_px: float, squeeze: float = 1.0, turn: flo
     return ((outer - inner) / rim).astype(float32)
 
 
+def sloped(generator: np.random.Generator, lines: Stamp) -> Stamp:
+    """Smear lines as sheets that do not stand upright in their layer are smeared."""
+    sigma = float(generator.uniform(-1.5, 3.0))
+    if sigma < 0.4:
+        return lines
+    return np.asarray(cv2.GaussianBlur(lines, (0, 0), sigma) * (1.0 + 0.5 * sigma), float32)
+
+
 def soft_disc(radius_px: float, edge_px: float) -> Stamp:
     """Return a disc of height 1 with a soft edge."""
     y, x = _grid(radius_px + 3 * edge_px)
@@ -69,11 +77,12 @@ def soft_disc(radius_px: float, edge_px: float) -> Stamp:
 
 
 def line_distance(n: int, points: NDArray[float32]) -> Stamp:
-    """Return the distance in pixels to a polyline of (x, y) points, (n, n) float32."""
+    """Return the distance in pixels to a polyline of (x, y) points, 4 n at most; (n, n) float32."""
     canvas = np.full((n, n), 255, np.uint8)
     fixed = np.round(points * 8).astype(np.int32)
     cv2.polylines(canvas, [fixed], False, 0, 1, cv2.LINE_8, 3)
-    return np.asarray(cv2.distanceTransform(canvas, cv2.DIST_L2, 5), float32)
+    distance = cv2.distanceTransform(canvas, cv2.DIST_L2, 5)
+    return np.asarray(np.minimum(distance, 4.0 * n), float32)
 
 
 def wandering_line(

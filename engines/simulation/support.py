@@ -73,6 +73,7 @@ def metal_edge(canvas: Canvas, generator: np.random.Generator) -> None:
         canvas.px(log_uniform(generator, 4000.0, 20000.0)),
         generator.uniform(0.0, 6.0),
     )
+    distance = distance - 0.2 * canvas.n
     where = distance > 0
     size = canvas.px(log_uniform(generator, 250.0, 1200.0))
     ids = voronoi(generator, canvas.n, size, 1.3, 0.3)
@@ -111,6 +112,17 @@ def _remove(canvas: Canvas, gone: Field) -> None:
     canvas.flags[0][gone > 0.5] |= uint16(Distractor.VACUUM)
 
 
+def _rim(canvas: Canvas, generator: np.random.Generator, beyond_px: Field) -> None:
+    """Darken an edge of the specimen by matter that gathered along it, some of it in lumps."""
+    if chance(generator, 0.5):
+        return
+    width = canvas.px(log_uniform(generator, 30.0, 400.0))
+    depth = log_uniform(generator, 60.0, 1200.0) * np.exp(-((beyond_px / width) ** 2))
+    lumps = 1.0 + generator.uniform(0.0, 0.8) * smooth(generator, canvas.n, 2 * width + 2)
+    tau = depth * lumps.clip(0.0) / canvas.mean_free_path_angstrom
+    canvas.keep_beyond_edges(tau.astype(float32), Distractor.FROST)
+
+
 def crack(canvas: Canvas, generator: np.random.Generator) -> None:
     """Split the specimen by a wandering crack, 20 to 200 nm wide."""
     points = wandering_line(generator, canvas.n, generator.uniform(0.2, 1.5))
@@ -118,6 +130,7 @@ def crack(canvas: Canvas, generator: np.random.Generator) -> None:
     typical = canvas.px(log_uniform(generator, 80.0, 1200.0)) / 2
     width = typical * (1 + 0.3 * smooth(generator, canvas.n, canvas.n / 10))
     _remove(canvas, (1.0 / (1.0 + np.exp(np.clip(distance - width, -30, 30)))).astype(float32))
+    _rim(canvas, generator, np.asarray(distance - width, float32))
 
 
 def vacuum_edge(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -126,6 +139,7 @@ def vacuum_edge(canvas: Canvas, generator: np.random.Generator) -> None:
     distance = _edge_distance(canvas, generator, radius, generator.uniform(0.0, 5.0))
     distance = distance - 0.15 * canvas.n
     _remove(canvas, (1.0 / (1.0 + np.exp(np.clip(-distance, -30, 30)))).astype(float32))
+    _rim(canvas, generator, np.asarray(distance, float32))
 
 
 def dendrites(canvas: Canvas, generator: np.random.Generator) -> None:
