@@ -34,25 +34,29 @@ from monitor.sinks.protocol import Outgoing
 from monitor.sinks.stream import Stream
 from monitor.sinks.verdict_files import VerdictFiles
 from monitor.sources import all_sources
+from monitor.stop_bell import StopBell
 from monitor.web.server import serve_metrics, serve_status
 
 logger = logging.getLogger(__name__)
 
 ENGINE_CALL_MAX_S = 10.0
 """An engine call that takes longer hangs: the process ends, and systemd starts it again."""
+STOP_MAX_S = 2.0
+"""What is being read or measured at a stop is waited for so long."""
 EXIT_FAILED = 1
 
 
 class Daemon:
-    """One microscope's daemon; `run` blocks until `stop` is set and says how it went."""
+    """One microscope's daemon; `run` blocks until the bell is rung and says how it went."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, bell: StopBell) -> None:
         """Open the journal and bind every port, so that what is taken is known at once.
 
         Raises `MonitorError` with one sentence.
         """
         self._settings = settings
         self._identity = Identity(version("icewatch"), uuid.uuid4().hex)
+        self._bell = bell
         self._stop = threading.Event()
         self._failed = threading.Event()
         self._problems = Problems()
@@ -116,20 +120,18 @@ class Daemon:
         publisher = self._thread("publisher", lambda: self._publisher.run(drained))
         for thread in (publisher, worker, intake):
             thread.start()
-        self._stop.wait()
+        self._bell.wait()
+        self._stop.set()
         notify_systemd("STOPPING=1")
-        intake.join(timeout=2.0)
-        worker.join(timeout=2.0)
+        until_s = time.monotonic() + STOP_MAX_S
+        for thread in (intake, worker):  # both may wait for the same share
+            thread.join(timeout=max(0.0, until_s - time.monotonic()))
         drained.set()
         self._publisher.wake()
         publisher.join(timeout=2.0)
         alive = any(thread.is_alive() for thread in (publisher, worker, intake))
         self._close(cleanly=not (alive or self._failed.is_set()))
         return EXIT_FAILED if self._failed.is_set() else 0
-
-    def stop(self) -> None:
-        """Begin an ordered stop; may be called from a signal handler."""
-        self._stop.set()
 
     def _close(self, *, cleanly: bool) -> None:
         self._web.shutdown()
@@ -155,7 +157,7 @@ class Daemon:
             except BaseException:
                 logger.critical("thread %s died", name, exc_info=True)
                 self._failed.set()
-                self._stop.set()
+                self._bell.ring()
                 raise
 
         return threading.Thread(target=guarded, name=name, daemon=True)
@@ -163,7 +165,7 @@ class Daemon:
     def _fail(self, sentence: str) -> None:
         logger.critical("%s", sentence)
         self._failed.set()
-        self._stop.set()
+        self._bell.ring()
 
     def _work(self) -> None:
         """Read tilts as they land (the worker's body)."""
@@ -224,7 +226,7 @@ def _again(one: Committed) -> Outgoing:
 
 def run(settings: Settings) -> int:
     """Run the daemon in the foreground until SIGTERM or SIGINT; returns the exit status."""
-    daemon = Daemon(settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: daemon.stop())
-    return daemon.run()
+    with StopBell() as bell:
+        daemon = Daemon(settings, bell)
+        bell.listen(signal.SIGTERM, signal.SIGINT)
+        return daemon.run()

@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PIXEL_SIZE_ANGSTROM = 13.5
 SHAPE = (192, 224)
 ANGLES_DEG = (0.0, 3.0, -3.0, 6.0, -6.0)
+PATIENCE_S = 50.0
+"""A daemon on a busy computer may take long to start or to end; a test takes 120 s at most."""
 
 
 def picture(percent: float, seed: int = 0) -> NDArray[int16]:
@@ -114,10 +116,17 @@ directory = "{self.state}"
         self.process.send_signal(number)
         return self.wait()
 
-    def wait(self, timeout_s: float = 20.0) -> tuple[int, str]:
+    def wait(self, timeout_s: float = PATIENCE_S) -> tuple[int, str]:
         """Wait for the end; returns the exit status and standard error."""
         assert self.process is not None
-        _, complaint = self.process.communicate(timeout=timeout_s)
+        try:
+            _, complaint = self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # it then says what each of its threads does
+            _, complaint = self.process.communicate(timeout=timeout_s)
+            raise AssertionError(
+                f"waited {timeout_s:g} s in vain for the end:\n{complaint}"
+            ) from None
         status = self.process.returncode
         self.process = None
         return status, complaint
@@ -141,7 +150,7 @@ directory = "{self.state}"
         return wait_until(
             lambda: found if (found := self.status()).get("state") == state else None,
             f"state {state}",
-            20.0,
+            PATIENCE_S,
         )
 
     def metrics(self) -> str:
