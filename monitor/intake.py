@@ -98,8 +98,8 @@ class Intake:
         self._worker_asked_s: float | None = None
         self._has_remote_writers = True
         self._tree = FolderTree(directory, source.claims, clock)
-        self._hints: dict[str, bool] = {}
-        """Paths that events told of, and whether the last one told of the end of writing."""
+        self._hints: dict[str, int | None] = {}
+        """Paths that events told of; where the last told of the end of writing, when (ns)."""
         self._woken = threading.Condition()
         self._events = FolderEvents(self._hint)
         self._watching: Literal["events", "poll"] = "poll"
@@ -284,7 +284,7 @@ class Intake:
     def _hint(self, relative: str, closed: bool) -> None:
         with self._woken:
             if len(self._hints) < _MAX_HINTS:
-                self._hints[relative] = closed
+                self._hints[relative] = time.time_ns() if closed else None
             else:
                 self._sweep_wanted = True
             self._woken.notify()
@@ -292,7 +292,7 @@ class Intake:
     def _follow_hints(self) -> None:
         with self._woken:
             hints, self._hints = self._hints, {}
-        for relative, closed in hints.items():
+        for relative, closed_ns in hints.items():
             found = self._tree.look(relative)
             # The stack itself stays open: what closes with a tilt is its mdoc.
             images = dict.fromkeys(one.image for one in found)
@@ -301,7 +301,10 @@ class Intake:
                 for image in images
                 for other in dict.fromkeys((image, *self._queue.members(image)))
             ]
-            self._saw([*self._tree.stat_all(others), *found], closed=closed)
+            seen = [*self._tree.stat_all(others), *found]
+            # Whoever closed it may have begun to write again before it could be looked at.
+            closed = closed_ns is not None and all(one.stat.mtime_ns <= closed_ns for one in seen)
+            self._saw(seen, closed=closed)
 
     def _wait(self) -> None:
         due_s = min(self._next_scan_s, self._next_look_s) - self._clock()

@@ -170,7 +170,13 @@ def test_the_trace_shows_what_must_not_be_done(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("looked_s", "opened_s", "is_wrong"),
-    [(9.0, 10.01, False), (9.0, 10.2, True), (10.005, 10.01, True), (9.0, 11.1, False)],
+    [
+        (9.0, 10.01, False),
+        (9.0, 10.2, True),
+        (10.005, 10.007, False),
+        (10.02, 10.03, True),
+        (9.0, 11.1, False),
+    ],
 )
 def test_only_a_file_that_was_just_seen_at_rest_may_be_opened(
     tmp_path: Path, looked_s: float, opened_s: float, *, is_wrong: bool

@@ -115,7 +115,7 @@ def test_a_directory_that_cannot_be_watched_gives_no_events(tmp_path: Path) -> N
     assert not Heard().events.start(tmp_path / "nowhere")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     assert not Heard().events.start(tmp_path / "loop")
-    wait_until(lambda: threading.active_count() == before, "watching threads to end")
+    wait_until(lambda: threading.active_count() <= before, "watching threads to end")
 
 
 @pytest.mark.slow  # takes from every other program of this user, too
@@ -138,7 +138,7 @@ def test_too_many_watchers_are_survived(tmp_path: Path, caplog: pytest.LogCaptur
         for events in started:
             events.stop()
     assert "the directory is polled" in caplog.text
-    wait_until(lambda: threading.active_count() == before, "watching threads to end")
+    wait_until(lambda: threading.active_count() <= before, "watching threads to end")
 
 
 def test_many_nested_folders_at_once_raise_no_alarm(
@@ -164,4 +164,4 @@ def test_stopping_ends_its_threads(tmp_path: Path) -> None:
     assert threading.active_count() > before
     assert heard.events.start(tmp_path), "starting again stops the first"
     heard.events.stop()
-    wait_until(lambda: threading.active_count() == before, "watching threads to end")
+    wait_until(lambda: threading.active_count() <= before, "watching threads to end")

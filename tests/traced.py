@@ -32,6 +32,8 @@ _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 RACE_S = 0.05
 """A file that was seen at rest may be opened so long after somebody began to write to it."""
+UNTOUCHED_S = 0.01
+"""Who has just begun to write (opened the file, say) has changed nothing yet that a look sees."""
 HELD_S = 1.0
 """No file is open for longer."""
 
@@ -161,7 +163,8 @@ def violations(done: list[Call], root: Path, spans: Spans) -> list[str]:
 def _seen_at_rest(looks: list[float], writing_since_s: float, opened_s: float) -> bool:
     """Whether the last look before an opening was before somebody began to write."""
     at = bisect_left(looks, opened_s)
-    return at > 0 and looks[at - 1] < writing_since_s and opened_s - writing_since_s < RACE_S
+    begun_s = writing_since_s + UNTOUCHED_S
+    return at > 0 and looks[at - 1] < begun_s and opened_s - writing_since_s < RACE_S
 
 
 def _held(done: list[Call]) -> Iterator[Call]:
