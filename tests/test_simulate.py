@@ -25,7 +25,7 @@ from monitor.simulate.layouts import SCRIPTS
 from monitor.simulate.request import LAYOUTS
 from monitor.simulate.script import Wait
 from monitor.simulate.session import Session
-from tests.daemon import Daemon, Subscriber
+from tests.daemon import PATIENCE_S, Daemon, Subscriber
 from tests.simulated import (
     check_disk,
     check_published,
@@ -199,7 +199,7 @@ def test_an_interrupt_ends_a_session_where_it_is(tmp_path: Path) -> None:
     assert process.stderr is not None
     assert "1/123" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=10.0)[1]
+    rest = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 1
     assert "Traceback" not in rest
     assert rest.splitlines()[-1].startswith("stopped: ")

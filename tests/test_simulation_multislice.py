@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
@@ -19,6 +18,7 @@ from engines.simulation.diffraction import (
     two_beam,
     wavelength_angstrom,
 )
+from tests.single_thread import one_thread  # noqa: F401
 
 THICKNESS = 500.0
 """A."""
@@ -134,19 +134,16 @@ class Multislice:
 
     def _slice(self, series: list[tuple[int, int, float, complex]], z: float) -> torch.Tensor:
         """Return the phase that one slice adds, from the reflections at its height."""
-        spectrum = torch.zeros((self.pixels, self.pixels), dtype=torch.complex64)
-        for row, column, gz, u in series:
-            spectrum[row, column] += u * complex(np.exp(2j * math.pi * gz * z))
-        phase: torch.Tensor = torch.fft.ifft2(spectrum).real * self.pixels**2
-        return phase
+        rows, columns, gz, u = (np.array(part) for part in zip(*series, strict=True))
+        spectrum = np.zeros((self.pixels, self.pixels), np.complex128)
+        np.add.at(spectrum, (rows, columns), u * np.exp(2j * math.pi * gz * z))
+        phase: torch.Tensor = torch.fft.ifft2(torch.from_numpy(spectrum.astype(np.complex64))).real
+        return phase * self.pixels**2
 
 
 @pytest.fixture(scope="module")
-def plate() -> Iterator[Multislice]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield Multislice()
-    torch.set_num_threads(before)
+def plate() -> Multislice:
+    return Multislice()
 
 
 def test_extinction_distance_follows_from_scattering_factors(plate: Multislice) -> None:

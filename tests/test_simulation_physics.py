@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from engines.simulation.bragg import Beamline, Contrast, Exposure, diffract
-from engines.simulation.crystals import GrainLevel, GrainTable
+from engines.simulation.canvas import Canvas
+from engines.simulation.crystals import CrystalBuilder, GrainLevel, GrainTable
 from engines.simulation.diffraction import (
     CUBIC,
     HEXAGONAL,
@@ -23,8 +24,11 @@ from engines.simulation.fields import power_law_pair
 from engines.simulation.geometry import TiltGeometry
 from engines.simulation.grains import Grains, turned
 from engines.simulation.imaging import Optics, propagate
+from engines.simulation.mosaics import voronoi
 from engines.simulation.orientation import bragg_rotation, random_rotations
+from engines.simulation.priors import draw_parameters
 from engines.simulation.second.texture import scattered_grains
+from tests.single_thread import one_thread  # noqa: F401
 
 PIXEL = 13.5
 RENDERED, SCENE = 160, 192
@@ -113,6 +117,36 @@ def test_open_aperture_keeps_every_electron() -> None:
     kept = (seen.direct * 0.6 + seen.ghost).sum()
     assert float((1.0 - seen.direct).max()) > 0.3
     assert float(kept) == pytest.approx(0.6 * RENDERED**2, rel=1e-4)
+
+
+def test_overlapping_grains_under_a_tilt_keep_every_electron() -> None:
+    """What several levels of many grains take from the beam lands, all of it, somewhere else."""
+    middle, half = SCENE // 2, 30
+    levels, tables = [], []
+    for index, z in enumerate((-300.0, 300.0)):
+        generator = np.random.default_rng(index)
+        ids = voronoi(generator, SCENE, 12.0, 1.3, 0.2)
+        inside = np.zeros((SCENE, SCENE), bool)
+        inside[middle - half : middle + half, middle - half : middle + half] = True
+        parameters = draw_parameters(Draws(index, "f11166"), "f11166")
+        canvas = Canvas.empty(SCENE, PIXEL, 6, 1200.0, 3500.0)
+        builder = CrystalBuilder(parameters, canvas, [np.eye(3, dtype=np.float32)])
+        depth = np.full((SCENE, SCENE), 600.0, np.float32)
+        builder.add(generator, "cubic", np.where(inside, ids, -1).astype(np.int32), depth, z)
+        levels += builder.levels
+        tables.append(builder.table())
+    first = len(tables[0].phase)
+    levels[1].ids = np.where(levels[1].ids < 0, -1, levels[1].ids + first).astype(np.int32)
+    names = GrainTable.__dataclass_fields__
+    both = {k: np.concatenate([getattr(table, k) for table in tables]) for k in names}
+    flat = torch.zeros(SCENE, SCENE)
+    grains = Grains.on("cpu", levels, GrainTable(**both), flat, flat)
+    lit = 0.5 + 0.1 * torch.rand(RENDERED, RENDERED, generator=torch.Generator().manual_seed(1))
+    geometry = TiltGeometry(RENDERED, SCENE, PIXEL, 25.0, 0.0)
+    seen = diffract(grains, geometry, Beamline(300.0, 2e4, 1.0, 1.0, PIXEL), lit)
+    assert float((1.0 - seen.direct).mean()) > 0.005
+    kept = (seen.direct * lit + seen.ghost).sum()
+    assert float(kept) == pytest.approx(float(lit.sum()), rel=1e-4)
 
 
 def test_small_aperture_leaves_no_ghost() -> None:

@@ -11,6 +11,7 @@ import pytest
 from engines.readers.mrc import write_mrc
 from engines.simulation import simulate_series
 from engines.simulation.sheet import draw_sheet, draw_tile, main, tone
+from tests.single_thread import one_thread  # noqa: F401
 
 
 def test_sheet_has_a_row_for_each_family_and_each_folder(tmp_path: Path) -> None:

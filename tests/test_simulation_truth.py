@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from engines.simulation import Distractor, SceneChoices, SimulatedSeries, simulate_series
 from engines.simulation.annotator import Annotator, annotate, annotate_series, random_annotator
 from engines.simulation.truth import CURVE, THRESHOLDS, drop_small, label
+from tests.single_thread import one_thread  # noqa: F401
 
 SIZE = 128
 
@@ -30,7 +31,7 @@ def icy() -> SimulatedSeries:
     )
     angles = [-20.0, 0.0, 20.0, 40.0]
     return simulate_series(
-        3, "f11166", n_tilts=4, size_px=SIZE, angles_deg=angles, overrides=choices
+        4, "f11166", n_tilts=4, size_px=SIZE, angles_deg=angles, overrides=choices
     )
 
 

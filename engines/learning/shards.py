@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 from numpy import bool_, float32, uint8, uint16
 from numpy.typing import NDArray
 
+from engines.errors import EngineError
 from engines.simulation import SimulatedSeries, SimulatedTilt
 
 THRESHOLDS = ("0.06", "0.10", "0.15")
@@ -25,6 +28,15 @@ PHASE_SHIFT = 3
 VALID_BIT = 1 << 5
 IGNORE_BIT = 1 << 6
 LARGEST_FLOAT16 = 65504.0
+_UNREADABLE = (
+    *(ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, MemoryError),
+)
+"""What damaged archives and arrays make numpy, zipfile and json raise."""
+
+
+class DamagedShardError(EngineError):
+    """Raised for a shard that was cut or damaged; removed, it can be simulated again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +113,17 @@ def write_series(path: Path, series: SimulatedSeries, seed: int, family: str) ->
 
 
 def read_about(path: Path) -> list[dict[str, Any]]:
-    """Read what each tilt of a shard is, without its pixels."""
-    with np.load(path) as arrays:
+    """Read what each tilt of a shard is, without its pixels; raises DamagedShardError."""
+    with _opened(path) as arrays:
         about: list[dict[str, Any]] = json.loads(str(arrays["about"]))
+        if not isinstance(about, list) or not about:
+            raise ValueError("no tilts")
     return about
 
 
 def read_scene(path: Path, index: int) -> Scene:
-    """Read one tilt of a shard."""
-    with np.load(path) as arrays:
+    """Read one tilt of a shard; raises DamagedShardError."""
+    with _opened(path) as arrays:
         return Scene(
             arrays[f"expected_{index}"].astype(float32),
             arrays[f"packed_{index}"],
@@ -117,6 +131,18 @@ def read_scene(path: Path, index: int) -> Scene:
             arrays[f"contrast_{index}"],
             json.loads(str(arrays["about"]))[index],
         )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        # numpy leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file) as arrays:
+            yield arrays
+    except _UNREADABLE as error:
+        raise DamagedShardError(
+            f"{path} cannot be read ({type(error).__name__}): remove it, and simulate it again."
+        ) from error
 
 
 def list_shards(directory: Path) -> list[Path]:

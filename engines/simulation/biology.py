@@ -71,7 +71,7 @@ def thylakoids(canvas: Canvas, generator: np.random.Generator) -> None:
         stripe = stripe ** generator.uniform(1.0, 4.0) * (distance < sheets * period / 2)
         cut = smooth(generator, canvas.n, canvas.n / 4) > generator.uniform(-1.2, 0.0)
         stripe = stripe * cv2.GaussianBlur(cut.astype(float32), (0, 0), 2.0)
-        strength = log_uniform(generator, 0.03, 0.25)
+        strength = log_uniform(generator, 0.03, 0.4)
         flag = Distractor.STACKED_MEMBRANES
         canvas.lay(canvas.any_layer(generator), (stripe * strength).astype(float32), flag, 4.0)
 

@@ -18,6 +18,8 @@ LAMELLA: Mapping[str, float] = {
     "cloud": 0.3,
     "mottle": 0.15,
     "soft_pairs": 0.15,
+    "smears": 0.1,
+    "exposed_discs": 0.06,
     "bubbles": 0.1,
     "beam_damage": 0.12,
     "gold_beads": 0.06,
@@ -32,6 +34,9 @@ LAMELLA: Mapping[str, float] = {
     "redeposition": 0.15,
     "droplets": 0.08,
     "diffracting_surface": 0.2,
+    "ferns": 0.05,
+    "ribbons": 0.08,
+    "striped_bodies": 0.08,
 }
 """On a milled lamella."""
 
@@ -47,10 +52,12 @@ FILM: Mapping[str, float] = {
     "cloud": 0.45,
     "mottle": 0.25,
     "soft_pairs": 0.25,
+    "smears": 0.3,
+    "exposed_discs": 0.2,
     "gold_beads": 0.2,
-    "touching_beads": 0.15,
+    "touching_beads": 0.25,
     "carbon_hole": 0.4,
-    "hole_map": 0.12,
+    "hole_map": 0.18,
     "carbon_film": 0.12,
     "metal_edge": 0.1,
     "dark_corner": 0.12,
@@ -61,6 +68,9 @@ FILM: Mapping[str, float] = {
     "beam_damage": 0.08,
     "diffracting_surface": 0.25,
     "soft_ice": 0.08,
+    "ferns": 0.12,
+    "ribbons": 0.1,
+    "striped_bodies": 0.04,
 }
 """On a plunge-frozen film."""
 

@@ -1,4 +1,4 @@
-"""What networks took for ice: soft pairs, mottle, leaves of frost, touching beads, iced ethane."""
+"""What networks took for ice: soft pairs, smears, mottle, frost, touching beads, iced ethane."""
 
 from __future__ import annotations
 
@@ -55,6 +55,53 @@ def _soft_spot(generator: np.random.Generator, reach_px: float) -> Stamp:
     return np.asarray(np.exp(-3.0 * relative**2) * (relative < 1.3), float32)
 
 
+def smears(canvas: Canvas, generator: np.random.Generator) -> None:
+    """Smear long, soft lobes side by side, dark and bright, as of thick ice out of focus."""
+    for _ in range(int(generator.integers(1, 4))):
+        row, column = canvas.place(generator)
+        turn, long = (
+            generator.uniform(0, 2 * math.pi),
+            canvas.px(log_uniform(generator, 250.0, 2500.0)),
+        )
+        wide = max(1.0, long * generator.uniform(0.12, 0.45))
+        strength = log_uniform(generator, 0.06, 0.7) * canvas.mean_free_path_angstrom
+        sign = float(generator.choice([-1.0, 1.0]))
+        for _ in range(int(generator.integers(2, 6))):
+            own = turn + generator.normal(0, 0.2)
+            lobe = _lobe(
+                long * generator.uniform(0.5, 1.0), wide * generator.uniform(0.7, 1.4), own
+            )
+            depth = sign * strength * generator.uniform(0.3, 1.0)
+            canvas.stamp_ice(0, row, column, (lobe * depth).astype(float32), Distractor.CLOUD)
+            step = wide * generator.uniform(1.2, 2.6)
+            row += step * math.cos(turn) + 0.3 * long * generator.normal() * math.sin(turn)
+            column += -step * math.sin(turn) + 0.3 * long * generator.normal() * math.cos(turn)
+            sign = -sign if chance(generator, 0.8) else sign
+
+
+def _lobe(long: float, wide: float, turn: float) -> Stamp:
+    """Return a soft, long spot of height 1; lengths in pixels, `long` along `turn`."""
+    half = math.ceil(2.2 * long)
+    axis = np.arange(-half, half + 1, dtype=float32)
+    u = axis[None, :] * math.cos(turn) + axis[:, None] * math.sin(turn)
+    v = axis[:, None] * math.cos(turn) - axis[None, :] * math.sin(turn)
+    return np.asarray(np.exp(-2.0 * ((u / long) ** 2 + (v / wide) ** 2)), float32)
+
+
+def exposed_discs(canvas: Canvas, generator: np.random.Generator) -> None:
+    """Mark where a round beam stood before: thinner or dirtier discs that overlap."""
+    radius = canvas.px(log_uniform(generator, 500.0, 6000.0))
+    row, column = canvas.place(generator)
+    for _ in range(int(generator.integers(1, 4))):
+        disc = soft_disc(radius, generator.uniform(0.5, 4.0))
+        depth = canvas.thickness_angstrom * log_uniform(generator, 0.02, 0.25)
+        depth = min(depth, 400.0) * (1.0 if chance(generator, 0.7) else -0.6)
+        flag = Distractor.FROST if depth > 0 else Distractor.BUBBLE
+        canvas.stamp_ice(canvas.bulk // 2, row, column, (disc * depth).astype(float32), flag)
+        turn, step = generator.uniform(0, 2 * math.pi), radius * generator.uniform(0.3, 1.9)
+        row, column = row + step * math.sin(turn), column + step * math.cos(turn)
+
+
 def mottle(canvas: Canvas, generator: np.random.Generator) -> None:
     """Mottle the thickness of vitreous ice, dark and bright, at the size of grains."""
     scale = canvas.px(log_uniform(generator, 400.0, 2000.0))
@@ -72,12 +119,23 @@ def leafy_frost(canvas: Canvas, generator: np.random.Generator) -> None:
     """Grow leaves of frost that overlap, some of them out over an edge."""
     row, column = canvas.place(generator)
     heading, spread = generator.uniform(0, 2 * math.pi), canvas.n * generator.uniform(0.05, 0.4)
+    count = int(generator.integers(4, 30))
+    at = generator.normal((row, column), spread, (count, 2))
+    leaves(canvas, generator, at, heading + generator.normal(0, 0.5, count))
+
+
+def leaves(
+    canvas: Canvas,
+    generator: np.random.Generator,
+    places: NDArray[np.float64],
+    headings_rad: NDArray[np.float64],
+) -> None:
+    """Grow one leaf of frost from each place, (count, 2) row and column, along its heading."""
     film = np.zeros((canvas.n, canvas.n), float32)
-    for _ in range(int(generator.integers(4, 30))):
+    for (row, column), turn in zip(places, headings_rad, strict=True):
         long = canvas.px(log_uniform(generator, 400.0, 3500.0))
         wide = long * generator.uniform(0.08, 0.45)
-        turn = heading + generator.normal(0, 0.5)
-        at = row + generator.normal(0, spread), column + generator.normal(0, spread)
+        at = float(row), float(column)
         leaf = np.zeros_like(film)
         cv2.fillPoly(leaf, [_leaf(generator, at, long, wide, turn)], 1.0)
         film += leaf * float32(generator.uniform(0.2, 1.0))
@@ -190,6 +248,8 @@ def hole_map(canvas: Canvas, generator: np.random.Generator) -> None:
 
 DECOY_DRAWERS: Mapping[str, Callable[[Canvas, np.random.Generator], None]] = {
     "soft_pairs": soft_pairs,
+    "smears": smears,
+    "exposed_discs": exposed_discs,
     "mottle": mottle,
     "leafy_frost": leafy_frost,
     "touching_beads": touching_beads,

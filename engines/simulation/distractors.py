@@ -15,6 +15,7 @@ from engines.simulation.drawing import Drawer
 from engines.simulation.draws import chance, log_uniform
 from engines.simulation.fields import smooth
 from engines.simulation.shapes import Stamp, dome, outline, soft_disc
+from engines.simulation.strange import STRANGE_DRAWERS
 from engines.simulation.support import SUPPORT_DRAWERS
 
 
@@ -209,4 +210,5 @@ DRAWERS: Mapping[str, Drawer] = {
     "redeposition": redeposition,
     **DECOY_DRAWERS,
     **SUPPORT_DRAWERS,
+    **STRANGE_DRAWERS,
 }

@@ -17,6 +17,9 @@ from engines.simulation.orientation import random_rotations
 from engines.simulation.parameters import TEST, SceneParameters
 from engines.simulation.second import mosaic as second_mosaic
 
+_SOFT_SHARE, _RELIEF_SHARE = 0.35, 0.4
+"""Of the levels of the training generator: grains without sharp borders, film of uneven depth."""
+
 
 def add_specimen_ice(builder: CrystalBuilder, draws: Draws) -> list[str]:
     """Grow the crystalline ice of a scene; returns the kinds grown, [] if there is none."""
@@ -62,6 +65,18 @@ def _grow(builder: CrystalBuilder, generator: np.random.Generator, kind: str) ->
         ids, thickness = _keep(builder, generator, _mosaic(builder, generator, form), region, form)
         builder.add(generator, kind, ids, thickness, z, common, phase=phase)
         _exclude(canvas, generator, builder.levels[-1].ids, form, level, z)
+        if p.generator != TEST and chance(generator, _RELIEF_SHARE):
+            _relief(canvas, generator, builder.levels[-1].ids)
+
+
+def _relief(canvas: Canvas, generator: np.random.Generator, ids: Ids) -> None:
+    """Let the film be thicker over some grains than over others, and grooved between them."""
+    grain = ids.clip(0)
+    deep = log_uniform(generator, 0.005, 0.06) * canvas.thickness_angstrom
+    steps = generator.normal(0.0, deep, int(grain.max()) + 1).astype(float32)
+    relief = np.where(ids < 0, 0.0, steps[grain]).astype(float32)
+    relief = np.asarray(cv2.GaussianBlur(relief, (0, 0), generator.uniform(1.0, 4.0)), float32)
+    canvas.lay_ice(canvas.bulk // 2, relief)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +135,9 @@ def _keep(
     if sparse:
         kept_ids[inside > 1.0] = -1
     profile = np.sqrt(np.clip(1.0 - float32(taper) * inside, 0.02, 1.0))
+    if p.generator != TEST and chance(generator, _SOFT_SHARE):
+        # Lens-shaped: it thins out towards its neighbours, so that no border is sharp.
+        profile = np.clip(1.0 - inside, 0.0, 1.0) ** float32(generator.uniform(0.6, 1.5))
     return kept_ids, (height[ids] * profile).astype(float32)
 
 

@@ -58,7 +58,7 @@ def draw_parameters(
 
 def _generic(generator: np.random.Generator) -> Family:
     plunged = chance(generator, 0.3)
-    everything = {**CELL, "capsids": 0.15, "particles": 0.2, "thylakoids": 0.15, "axoneme": 0.1}
+    everything = {**CELL, "capsids": 0.15, "particles": 0.2, "thylakoids": 0.3, "axoneme": 0.1}
     everything |= {"pyrenoid": 0.05, "starch": 0.06}
     density = generator.uniform(0.1, 1.6)
     return Family(

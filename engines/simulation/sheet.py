@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +24,11 @@ from engines.simulation.series import SimulatedTilt, simulate_series
 from engines.simulation.truth import HEADLINE
 
 PIXEL_SIZE_ANGSTROM = 13.5
-_ICE, _INVALID, _IGNORED, _WORDS = (0, 0, 255), (255, 160, 0), (0, 190, 190), (0, 255, 255)
+Colour = tuple[int, int, int]
+ICE: Colour = (0, 0, 255)
+INVALID: Colour = (255, 160, 0)
+IGNORED: Colour = (0, 190, 190)
+_WORDS = (0, 255, 255)
 Tile = NDArray[uint8]
 
 
@@ -40,17 +45,22 @@ def draw_tile(tilt: SimulatedTilt, generator: np.random.Generator, caption: str)
     Returns a colour tile, (rows, columns, 3), in BGR order.
     """
     camera = random_camera(generator, str(tilt.metadata["family"]))
-    tile = cv2.cvtColor(tone(record(tilt.expected, generator, camera)), cv2.COLOR_GRAY2BGR)
-    left = tilt.ignore.astype(uint8)
-    areas = ((left, _IGNORED), (tilt.labels[HEADLINE], _ICE), (~tilt.valid, _INVALID))
+    areas = ((tilt.ignore, IGNORED), (tilt.labels[HEADLINE], ICE), (~tilt.valid, INVALID))
+    return captioned(outlined(record(tilt.expected, generator, camera), areas), caption)
+
+
+def outlined(picture: NDArray[float32], areas: Sequence[tuple[NDArray[Any], Colour]]) -> Tile:
+    """Draw a picture in grey with areas outlined: (rows, columns, 3), BGR; the last on top."""
+    tile = cv2.cvtColor(tone(picture), cv2.COLOR_GRAY2BGR)
+    kinds = (cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     for area, colour in areas:
-        kinds = (cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         outlines, _ = cv2.findContours(np.asarray(area, uint8), *kinds)
         cv2.drawContours(tile, outlines, -1, colour, 1)
-    return _captioned(np.asarray(tile, uint8), caption)
+    return np.asarray(tile, uint8)
 
 
-def _captioned(tile: Tile, caption: str) -> Tile:
+def captioned(tile: Tile, caption: str) -> Tile:
+    """Write a caption into the lower left corner of a tile, in place."""
     cv2.putText(tile, caption, (3, tile.shape[0] - 5), 0, 0.38, _WORDS, 1)
     return tile
 
@@ -79,7 +89,7 @@ def draw_real_rows(folder: Path, pixel_size_angstrom: float, columns: int, size_
         grey = tone(np.asarray(small[::-1][:size_px, :size_px], float32))
         tile = np.zeros((size_px, size_px, 3), uint8)
         tile[: grey.shape[0], : grey.shape[1]] = grey[..., None]
-        tiles.append(_captioned(tile, path.stem))
+        tiles.append(captioned(tile, path.stem))
     tiles += [np.zeros((size_px, size_px, 3), uint8)] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[at : at + columns]) for at in range(0, len(tiles), columns)]
     return np.asarray(np.vstack(rows), uint8)

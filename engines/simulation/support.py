@@ -8,12 +8,16 @@ from collections.abc import Callable, Mapping
 import cv2
 import numpy as np
 from numpy import float32, uint16
+from numpy.typing import NDArray
 
 from engines.simulation.canvas import PHASE_PER_ANGSTROM, Canvas, Distractor, label_plane
+from engines.simulation.decoys import leaves
 from engines.simulation.draws import chance, log_uniform
 from engines.simulation.fields import Field, centred_grid, smooth
 from engines.simulation.mosaics import voronoi
 from engines.simulation.shapes import line_distance, soft_disc, wandering_line
+
+_MOST_DOTS = 600
 
 
 def _edge_distance(
@@ -75,20 +79,53 @@ def metal_edge(canvas: Canvas, generator: np.random.Generator) -> None:
     )
     distance = distance - 0.2 * canvas.n
     where = distance > 0
-    size = canvas.px(log_uniform(generator, 250.0, 1200.0))
-    ids = voronoi(generator, canvas.n, size, 1.3, 0.3)
-    shade = generator.gamma(3.0, 1 / 3.0, int(ids.max()) + 1).astype(float32)[ids]
+    size = canvas.px(log_uniform(generator, 250.0, 1800.0))
+    facets = chance(generator, 0.6)
+    ids = voronoi(generator, canvas.n, size, generator.uniform(1.0, 2.0), 0.0 if facets else 0.3)
+    shade = generator.gamma(generator.choice([1.2, 3.0]), 1.0, int(ids.max()) + 1)
+    grey = np.asarray(shade / shade.mean(), float32)[ids]
+    if chance(generator, 0.5):
+        grey = grey * (1.0 + 0.3 * _twins(canvas, generator, ids, size))
     level = generator.uniform(0.9, 2.4)
     texture = 1 + 0.15 * smooth(generator, canvas.n, size / 3)
     border = cv2.GaussianBlur(label_plane(ids).astype(float32), (0, 0), 0.8)
-    tau = level * (0.5 + 0.5 * shade) * texture + 0.3 * border
+    tau = level * (0.5 + 0.5 * grey) * texture + generator.uniform(0.0, 0.4) * border
     soft = cv2.GaussianBlur(where.astype(float32), (0, 0), 0.8)
     canvas.matter_tau += (soft * tau).astype(float32)
-    canvas.phase[canvas.surface_layer(0)] += (soft * 2.0).astype(float32)
+    canvas.phase[canvas.surface_layer(0)] += (soft * generator.uniform(1.0, 4.0)).astype(float32)
     canvas.flags[1][where] |= uint16(Distractor.METAL)
     if level > 1.3:
         canvas.opaque |= where
         canvas.flags[1][where] |= uint16(Distractor.OPAQUE)
+    if chance(generator, 0.5):
+        _frost_on_edge(canvas, generator, distance)
+
+
+def _twins(
+    canvas: Canvas, generator: np.random.Generator, ids: NDArray[np.int32], size_px: float
+) -> Field:
+    """Return the straight bands of twins in each grain of a metal, -1 and 1."""
+    count = int(ids.max()) + 1
+    turn, phase = generator.uniform(0, math.pi, (2, count)).astype(float32)
+    y, x = centred_grid(canvas.n)
+    along = x * np.cos(turn)[ids] + y * np.sin(turn)[ids]
+    period = size_px * generator.uniform(0.15, 0.6)
+    return np.asarray(np.sign(np.sin(2 * math.pi * along / period + phase[ids])), float32)
+
+
+def _frost_on_edge(canvas: Canvas, generator: np.random.Generator, distance: Field) -> None:
+    """Grow leaves of frost from an edge into the open."""
+    rows, columns = np.nonzero(np.abs(distance) < 1.0)
+    if len(rows) == 0:
+        return
+    at = int(generator.integers(len(rows)))
+    row, column = rows[at], columns[at]
+    down, across = (float(np.gradient(distance, axis=axis)[row, column]) for axis in (0, 1))
+    near = np.hypot(rows - row, columns - column) < 0.25 * canvas.n
+    chosen = generator.integers(int(near.sum()), size=int(generator.integers(3, 20)))
+    places = np.stack((rows[near][chosen], columns[near][chosen]), 1).astype(float)
+    away = math.atan2(-down, -across)
+    leaves(canvas, generator, places, away + generator.normal(0, 0.6, len(places)))
 
 
 def dark_corner(canvas: Canvas, generator: np.random.Generator) -> None:
@@ -144,24 +181,30 @@ def vacuum_edge(canvas: Canvas, generator: np.random.Generator) -> None:
 
 def dendrites(canvas: Canvas, generator: np.random.Generator) -> None:
     """Grow branching chains of dark dots, as frost or salt grows from a hole's edge."""
-    size = canvas.px(generator.uniform(30.0, 110.0))
-    dot = soft_disc(size, 0.5) * generator.uniform(0.08, 0.5)
+    size = canvas.px(log_uniform(generator, 14.0, 110.0))
+    dot = soft_disc(size, 0.5) * generator.uniform(0.08, 0.6)
     layer = canvas.surface_layer(int(generator.integers(2)))
-    tips = []
     row, column = canvas.place(generator)
-    for _ in range(int(generator.integers(3, 12))):
-        tips.append((row + generator.normal(0, 12), column + generator.normal(0, 12), 6.3))
-    for tip_row, tip_column, _ in tips:
-        heading = generator.uniform(0, 2 * math.pi)
-        at_row, at_column = tip_row, tip_column
-        for _ in range(int(generator.integers(6, 40))):
-            heading += generator.normal(0, 0.45)
-            step = size * generator.uniform(1.4, 2.6)
+    wander, branching = generator.uniform(0.2, 0.6), generator.uniform(0.0, 0.2)
+    tips = [
+        (row + generator.normal(0, 12), column + generator.normal(0, 12), heading, 40.0)
+        for heading in generator.uniform(0, 2 * math.pi, int(generator.integers(3, 12)))
+    ]
+    placed = 0
+    while tips and placed < _MOST_DOTS:
+        at_row, at_column, heading, left = tips.pop()
+        for _ in range(int(generator.uniform(0.15, 1.0) * left)):
+            heading += generator.normal(0, wander)
+            step = max(size, 1.2) * generator.uniform(1.4, 2.6)
             at_row += step * math.sin(heading)
             at_column += step * math.cos(heading)
             tau = (dot * generator.uniform(0.4, 1.0)).astype(float32)
             flag = Distractor.CONTAMINATION
             canvas.stamp(layer, at_row, at_column, tau, (tau * 5).astype(float32), flag)
+            placed += 1
+            if chance(generator, branching):
+                turn = generator.choice([-1.0, 1.0]) * generator.uniform(0.5, 1.3)
+                tips.append((at_row, at_column, heading + turn, 0.5 * left))
 
 
 SUPPORT_DRAWERS: Mapping[str, Callable[[Canvas, np.random.Generator], None]] = {

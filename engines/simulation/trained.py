@@ -63,6 +63,7 @@ TRAINED: Mapping[str, Family] = {
         tilt_range_deg=50.0,
         level_share=0.5,
         ice_kinds=(0.33, 0.3, 0.14, 0.14, 0.03, 0.06),
+        ice_layouts=(0.32, 0.28, 0.2, 0.05, 0.04, 0.05, 0.06),
         ice_abundance=(0.1, 1.0),
         bragg_boosts=(0.25, 0.4, 0.35),
         distractors=FILM,
