@@ -9,17 +9,16 @@ import math
 import os
 import stat
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from engines.calibrations import Calibration, EvidenceCalibration
 from engines.errors import BundleError
 from engines.onnx_graph import FLOAT, GraphError, Port, summarise
 
-SCHEMA = "icewatch.bundle/1"
+SCHEMA = "icewatch.bundle/2"
 GRAPH = "model.onnx"
 MANIFEST = "manifest.json"
 DEFAULT_DIRECTORY = Path(__file__).resolve().parent / "bundles" / "default"
@@ -29,51 +28,16 @@ SIDE_STEP_PX = 32
 """Height and width of what a graph takes are multiples of this."""
 
 _MAX_MANIFEST_BYTES = 4 << 20
-_INPUTS = {"picture": 4, "valid": 4}
-_OUTPUTS = {"probability": 4, "area": 2}
+MEMORY_STRIDE = 4
+"""Pixels of the picture for each pixel of what a tilt leaves to its neighbours."""
 
-Percent = Annotated[float, Field(ge=0.0, le=100.0)]
+
 Label = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
 FileName = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Calibration(_Frozen):
-    """From the raw share of a mask to the ice percentage and its 90 % interval.
-
-    Straight lines between knots, level beyond the first and the last.
-    """
-
-    kind: Literal["piecewise"]
-    predicted_percent: tuple[Percent, ...] = Field(min_length=1)
-    percent: tuple[Percent, ...]
-    low: tuple[Percent, ...]
-    high: tuple[Percent, ...]
-
-    @model_validator(mode="after")
-    def _check_knots(self) -> Calibration:
-        knots = len(self.predicted_percent)
-        if any(len(line) != knots for line in (self.percent, self.low, self.high)):
-            raise ValueError("percent, low and high need one value for each predicted_percent")
-        if any(b <= a for a, b in pairwise(self.predicted_percent)):
-            raise ValueError("predicted_percent must rise from knot to knot")
-        for line in (self.percent, self.low, self.high):
-            if any(b < a for a, b in pairwise(line)):
-                raise ValueError("percent, low and high must not fall from knot to knot")
-        if any(not a <= b <= c for a, b, c in zip(self.low, self.percent, self.high, strict=True)):
-            raise ValueError("percent must lie between low and high at every knot")
-        return self
-
-    def __call__(self, raw_percent: float) -> tuple[float, float, float]:
-        """Give percent, low and high for the raw percentage of a mask."""
-        at = self.predicted_percent
-        percent, low, high = (
-            float(np.interp(raw_percent, at, line)) for line in (self.percent, self.low, self.high)
-        )
-        return percent, low, high
 
 
 class BundleFile(_Frozen):
@@ -86,7 +50,7 @@ class BundleFile(_Frozen):
 class Manifest(_Frozen):
     """`manifest.json`: everything about a bundle that is not weights."""
 
-    bundle_schema: Literal["icewatch.bundle/1"] = Field(alias="schema")
+    bundle_schema: Literal["icewatch.bundle/2"] = Field(alias="schema")
     name: Label
     version: Label
     created: Label
@@ -98,6 +62,10 @@ class Manifest(_Frozen):
     min_part_nm2: float = Field(ge=0.0)
     """Connected parts of ice under this area are dropped."""
     calibration: Calibration
+    feature_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = ()
+    """How many means of the encoder the graph gives at each depth; none: it gives no features."""
+    memory_channels: int = Field(default=0, ge=0, le=128)
+    """What one tilt leaves to its neighbours; 0: the graph knows single tilts alone."""
     files: dict[FileName, BundleFile]
     training: dict[str, JsonValue] = Field(default_factory=dict)
 
@@ -107,6 +75,12 @@ class Manifest(_Frozen):
             raise ValueError("channels must differ from each other")
         if self.ice_channel not in self.channels:
             raise ValueError(f"ice_channel {self.ice_channel!r} is not one of the channels")
+        if isinstance(self.calibration, EvidenceCalibration):
+            if self.ice_channel not in self.calibration.areas:
+                raise ValueError(f"calibration.areas must name the ice_channel {self.ice_channel}")
+            unknown = sorted(set(self.calibration.areas) - set(self.channels))
+            if unknown:
+                raise ValueError(f"calibration.areas names {unknown[0]!r}, which is no channel")
         if GRAPH not in self.files:
             raise ValueError(f"files must name {GRAPH}")
         return self
@@ -135,7 +109,7 @@ class Bundle:
         for name in bundle.manifest.files:
             content = bundle.read(name)
             if name.endswith(".onnx"):
-                _check_graph(directory / name, content, len(bundle.manifest.channels))
+                _check_graph(directory / name, content, bundle.manifest)
         return bundle
 
     @property
@@ -181,9 +155,18 @@ def _manifest(path: Path) -> Manifest:
         return Manifest.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = _key(first["loc"], first["type"])
         reason = first["msg"].removeprefix("Value error, ")
         raise BundleError(f"'{path}': {key or 'manifest'}: {reason}; export it again.") from error
+
+
+def _key(place: tuple[int | str, ...], kind: str) -> str:
+    """Name a key as it stands in the file, without the kind by which a calibration was read."""
+    parts = [str(part) for part in place]
+    if parts[:1] == ["calibration"]:
+        del parts[1:2]
+        parts += ["kind"] * kind.startswith("union_tag")
+    return ".".join(parts)
 
 
 def _refuse_number(text: str) -> NoReturn:
@@ -216,25 +199,38 @@ def _read_regular(path: Path, limit: int) -> bytes:
     return content
 
 
-def _check_graph(path: Path, content: bytes, channels: int) -> None:
+def _check_graph(path: Path, content: bytes, manifest: Manifest) -> None:
     try:
         graph = summarise(content)
     except GraphError as error:
         raise BundleError(f"'{path}' is no ONNX graph: {error}; export it again.") from error
     if graph.has_external_data:
         raise BundleError(f"'{path}' keeps weights in other files; export it as a single file.")
-    for kind, ports, ranks in (
-        ("input", graph.inputs, _INPUTS),
-        ("output", graph.outputs, _OUTPUTS),
+    inputs, outputs = _ports(manifest)
+    for kind, found, wanted in (
+        ("input", graph.inputs, inputs),
+        ("output", graph.outputs, outputs),
     ):
-        if sorted(port.name for port in ports) != sorted(ranks):
+        if sorted(port.name for port in found) != sorted(wanted):
             raise BundleError(
-                f"'{path}' must have the {kind}s {', '.join(ranks)} and has "
-                f"{', '.join(port.name for port in ports) or 'none'}; export it again."
+                f"'{path}' must have the {kind}s {', '.join(wanted)} and has "
+                f"{', '.join(port.name for port in found) or 'none'}; export it again."
             )
-        second = 1 if kind == "input" else channels
-        for port in ports:
-            _check_port(path, port, ranks[port.name], second)
+        for port in found:
+            _check_port(path, port, *wanted[port.name])
+
+
+def _ports(manifest: Manifest) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
+    """Tell what a graph takes and gives by its manifest: rank and channels by name."""
+    channels, memory = len(manifest.channels), manifest.memory_channels
+    inputs = {"picture": (4, 1), "valid": (4, 1)}
+    outputs = {"probability": (4, channels), "area": (2, channels)}
+    if manifest.feature_sizes:
+        outputs["features"] = (2, sum(manifest.feature_sizes))
+    if memory:
+        inputs |= {"memory": (4, memory), "memory_weight": (4, 1)}
+        outputs["memory_left"] = (4, memory)
+    return inputs, outputs
 
 
 def _check_port(path: Path, port: Port, rank: int, second: int) -> None:

@@ -12,9 +12,10 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from engines.bundle import DEFAULT_DIRECTORY, GRAPH, MANIFEST, Bundle, manifest_entry
+from engines.calibrations import PiecewiseCalibration
 from engines.errors import BundleError
 from tests import tiny_bundle
 
@@ -118,11 +119,11 @@ def test_file_names_stay_in_the_folder(bundle: Path, name: str) -> None:
     assert "files" in refusal(bundle)
 
 
-@pytest.mark.parametrize("schema", ["icewatch.bundle/2", "other", None, 1])
+@pytest.mark.parametrize("schema", ["icewatch.bundle/1", "icewatch.bundle/3", "other", None, 1])
 def test_other_schema(bundle: Path, schema: object) -> None:
     change(bundle, schema=schema)
     sentence = refusal(bundle)
-    assert "icewatch.bundle/1" in sentence and repr(schema) in sentence
+    assert "icewatch.bundle/2" in sentence and repr(schema) in sentence
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,7 @@ def test_calibration_is_straight_between_knots_and_level_beyond(tmp_path: Path) 
     )
     path = tiny_bundle.write(tmp_path, calibration=knots)
     calibrate = Bundle.load(path).manifest.calibration
+    assert isinstance(calibrate, PiecewiseCalibration)
     assert calibrate(0.0) == calibrate(1.0) == (0.0, 0.0, 2.0)
     assert calibrate(6.0) == pytest.approx((5.0, 2.5, 7.0))
     assert calibrate(21.0) == pytest.approx((15.0, 7.5, 27.0))
@@ -192,6 +194,16 @@ def graph_with(edit: Callable[[onnx.ModelProto], None]) -> bytes:
     model = tiny_bundle.tiny_graph()
     edit(model)
     return bytes(model.SerializeToString())
+
+
+def graph_of_nan() -> bytes:
+    """A graph of the right kind whose weights are not numbers."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        weights = next(one for one in model.graph.initializer if one.name == "offset")
+        weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.nan, "offset"))
+
+    return graph_with(edit)
 
 
 def _rename_input(model: onnx.ModelProto) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engines.networks import CHANNELS, IceModel, NetworkSettings, Scaling
+from engines.networks import CHANNELS, VARIANTS, IceModel, NetworkSettings, Scaling
 
 TINY = NetworkSettings(widths=(8, 8, 16, 16), pyramid_channels=32, segmentation_channels=32)
 
@@ -84,7 +87,7 @@ def test_outputs_are_probabilities_and_their_areas(tiny: IceModel) -> None:
     valid = torch.ones_like(picture)
     valid[:, :, :, :32] = 0.0
     with torch.inference_mode():
-        probability, area = tiny(picture, valid)
+        probability, area, features, left = tiny(picture, valid)
     assert probability.shape == (2, len(CHANNELS), 96, 128)
     assert probability.min() >= 0 and probability.max() <= 1
     assert torch.allclose(probability[:, 3:6].sum(1), torch.ones(2, 96, 128), atol=1e-5)
@@ -92,6 +95,8 @@ def test_outputs_are_probabilities_and_their_areas(tiny: IceModel) -> None:
     assert (probability[:, 1] >= probability[:, 2]).all()
     expected = (probability * valid).sum(dim=(2, 3))
     assert torch.allclose(area, expected)
+    assert features.shape == (2, sum(tiny.feature_sizes))
+    assert left.shape == (2, tiny.settings.memory_channels, 24, 32)
 
 
 def test_a_picture_is_measured_alike_alone_and_in_a_batch(tiny: IceModel) -> None:
@@ -112,3 +117,47 @@ def test_half_precision_stays_near(tiny: IceModel) -> None:
         half = copy.deepcopy(tiny).halve()(picture, valid)[0]
     assert half.dtype == torch.float32
     assert torch.allclose(single, half, atol=0.02)
+
+
+def test_without_neighbours_a_tilt_is_read_as_if_there_were_no_memory(tiny: IceModel) -> None:
+    picture = electrons()
+    valid = torch.ones_like(picture)
+    memory = torch.randn(2, tiny.settings.memory_channels, 24, 32)
+    nowhere, everywhere = torch.zeros(2, 1, 24, 32), torch.ones(2, 1, 24, 32)
+    last = tiny.memory.compare[-1]
+    with torch.inference_mode():
+        alone = tiny(picture, valid)[0]
+        untrained = tiny(picture, valid, memory, everywhere)[0]
+        torch.nn.init.normal_(last.weight)  # type: ignore[arg-type]
+        without = tiny(picture, valid, memory, nowhere)[0]
+        together = tiny(picture, valid, memory, everywhere)[0]
+        torch.nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+    assert torch.equal(alone, untrained)
+    assert torch.equal(alone, without)
+    assert not torch.allclose(alone, together, atol=1e-3)
+
+
+@pytest.mark.parametrize("decoder", ["fpn", "unet"])
+def test_batches_of_one_do_not_move_frozen_norms(decoder: Literal["fpn", "unet"]) -> None:
+    model = IceModel(replace(TINY, decoder=decoder)).freeze_norms().train()
+    before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
+    loss = model.logits(electrons()[:1], torch.ones(1, 1, 96, 128)).square().mean()
+    loss.backward()  # type: ignore[no-untyped-call]
+    after = model.state_dict()
+    assert before
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_every_variant_measures_a_picture(name: str) -> None:
+    model = IceModel(VARIANTS[name]).eval()
+    picture = electrons()[:1]
+    memory = torch.randn(1, model.settings.memory_channels, 24, 32)
+    with torch.inference_mode():
+        given = (picture, torch.ones_like(picture), memory, torch.ones(1, 1, 24, 32))
+        probability, area, features, left = model(*given)
+    assert probability.shape == (1, len(CHANNELS), 96, 128)
+    assert features.shape == (1, sum(model.feature_sizes))
+    assert left.shape == memory.shape
+    assert torch.isfinite(probability).all() and torch.isfinite(area).all()

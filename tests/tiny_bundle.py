@@ -4,6 +4,9 @@ The probability of ice is a steep function of how much darker than the mean of t
 pixel is, averaged over 5 x 5 pixels: 0.5 at 30 % for `ice_0.10`. Dark blobs on a brighter field
 with some noise (images without noise are refused) are found whole; their share is the percentage,
 since the calibration is the identity.
+
+With a memory (`write_with_memory`), a tilt leaves its contrast, in mean over 4 x 4 pixels, and what
+its neighbours left is taken off its own: what stays dark from tilt to tilt is no ice.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ CHANNELS = (
 )
 STEEPNESS = 80.0
 ICE_CONTRAST = {"ice_0.06": 0.25, "ice_0.10": 0.3, "ice_0.15": 0.35, "not_valid": 0.9}
+MEMORY_CHANNELS = 2
+"""The contrast, and the same turned round."""
 CONSTANT = {"hexagonal": 0.7, "cubic": 0.2, "stacking_disordered": 0.1, "distractor": 0.01}
 
 
@@ -42,6 +47,11 @@ def write(path: Path, graph: bytes | None = None, **changes: Any) -> Path:
     manifest = {**manifest_of(content), **changes}
     (path / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return path
+
+
+def write_with_memory(path: Path) -> Path:
+    """Write a bundle that looks at neighbouring tilts."""
+    return write(path, memory_graph().SerializeToString(), memory_channels=MEMORY_CHANNELS)
 
 
 def manifest_of(graph: bytes) -> dict[str, Any]:
@@ -107,6 +117,38 @@ def tiny_graph(channels: tuple[str, ...] = CHANNELS) -> onnx.ModelProto:
     )
     opset = helper.make_opsetid("", 17)
     return helper.make_model(graph, ir_version=8, opset_imports=[opset])
+
+
+def memory_graph() -> onnx.ModelProto:
+    """Build the graph that weighs a tilt against its neighbours."""
+    model = tiny_graph()
+    graph = model.graph
+    at = next(k for k, node in enumerate(graph.node) if node.output[0] == "contrast")
+    graph.node[at].output[0] = "own_contrast"
+    pool = {"kernel_shape": [4, 4], "strides": [4, 4]}
+    more = [
+        _node("AveragePool", ["own_contrast"], "small", **pool),
+        _node("Neg", ["small"], "turned"),
+        _node("Concat", ["small", "turned"], "memory_left", axis=1),
+        _node("Mul", ["memory", "memory_weight"], "known"),
+        _node("Conv", ["known", "first"], "known_contrast", kernel_shape=[1, 1]),
+        _node("Resize", ["known_contrast", "", "four"], "at_full_size", mode="nearest"),
+        _node("Relu", ["at_full_size"], "dark_before"),
+        _node("Sub", ["own_contrast", "dark_before"], "contrast"),
+    ]
+    nodes = [*graph.node[: at + 1], *more, *graph.node[at + 1 :]]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    first = np.array([1.0, 0.0], np.float32).reshape(1, MEMORY_CHANNELS, 1, 1)
+    four = np.array([1.0, 1.0, 4.0, 4.0], np.float32)
+    graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in (("first", first), ("four", four))
+    )
+    small = ["batch", MEMORY_CHANNELS, "rows", "columns"]
+    weight = ["batch", 1, "rows", "columns"]
+    graph.input.extend([_port("memory", small), _port("memory_weight", weight)])
+    graph.output.append(_port("memory_left", small))
+    return model
 
 
 def expected(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.learning.shards import Scene, read_about, read_scene
-from engines.simulation import Distractor, random_camera, record
+from engines.simulation import CameraChoices, Distractor, random_camera, record
 
 Value = TypeVar("Value", bound=np.generic)
 
@@ -43,13 +43,15 @@ class AugmentSettings:
 
     crops_px: tuple[int, ...] = (256, 320)
     """Sides of the square crops, multiples of 32; one is drawn for each batch."""
-    foreign_scale: float = 0.2
+    foreign_scale: float = 0.1
     """Share of pictures whose values are no counts: another offset and gain, half of them bytes."""
     seek_ice: float = 0.4
     """Share of pictures for which tilts without visible ice are passed over, three times at most:
     more than half of all tilts show none."""
     border: float = 0.15
     """Share of pictures with a border without data."""
+    other_optics: float = 0.3
+    """Share of pictures whose fine contrast is raised or lowered, as by optics never simulated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,12 @@ class Batch:
     """uint8, as in `Scene`."""
     distract: Tensor
     """bool."""
+    contrast: Tensor
+    """float32: square root of the Bragg contrast, 0 to 1."""
 
     def to(self, device: torch.device) -> Batch:
         """Move to a device."""
-        return Batch(
-            *(t.to(device) for t in (self.picture, self.valid, self.packed, self.distract))
-        )
+        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
 def draw_batch(
@@ -77,7 +79,7 @@ def draw_batch(
 ) -> Batch:
     """Draw a batch of `size` pictures from random tilts of random shards."""
     crop = int(generator.choice(settings.crops_px))
-    pictures, valids, packed, distract = [], [], [], []
+    pictures, valids, packed, distract, contrast = [], [], [], [], []
     for _ in range(size):
         scene = read_scene(*choose(shards, generator, settings))
         scene = turn(cut(scene, crop, generator), generator)
@@ -86,11 +88,13 @@ def draw_batch(
         valids.append(valid)
         packed.append(scene.packed)
         distract.append((scene.distract & int(DISTRACTING)) > 0)
+        contrast.append(scene.contrast.astype(float32) / 255.0)
     return Batch(
         torch.from_numpy(np.stack(pictures)[:, None]),
         torch.from_numpy(np.stack(valids)[:, None].astype(float32)),
         torch.from_numpy(np.stack(packed)),
         torch.from_numpy(np.stack(distract)),
+        torch.from_numpy(np.stack(contrast)),
     )
 
 
@@ -141,10 +145,17 @@ def turn(scene: Scene, generator: np.random.Generator) -> Scene:
 
 
 def expose(
-    scene: Scene, generator: np.random.Generator, settings: AugmentSettings
+    scene: Scene,
+    generator: np.random.Generator,
+    settings: AugmentSettings,
+    camera: CameraChoices | None = None,
 ) -> tuple[NDArray[float32], NDArray[bool_]]:
     """Record a scene anew and vary how it is stored: picture (H, W) and where it holds data."""
-    picture = record(scene.expected, generator, random_camera(generator)).astype(float32)
+    chosen = camera or random_camera(generator)
+    expected = scene.expected
+    if generator.random() < settings.other_optics:
+        expected = other_optics(expected, generator)
+    picture = record(expected, generator, chosen).astype(float32)
     valid = np.isfinite(picture)
     picture[~valid] = 0.0
     if generator.random() < 0.5:
@@ -155,6 +166,22 @@ def expose(
         valid &= ~border(picture.shape, generator)
         picture[~valid] = 0.0
     return picture, valid
+
+
+def other_optics(
+    expected: NDArray[np.floating[Any]], generator: np.random.Generator
+) -> NDArray[float32]:
+    """Raise or lower contrast finer than about 40 pixels by a smooth curve over frequency.
+
+    Coarse contrast, which says how strongly a grain diffracts, stays as it is.
+    """
+    knots_per_px = np.log([1e-3, 0.025, 0.05, 0.1, 0.2, 0.7])
+    gains = np.exp([0.0, 0.0, *generator.normal(0.0, 0.35, 4)])
+    rows, columns = expected.shape
+    k = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns)[None])
+    gain = np.interp(np.log(np.maximum(k, 1e-3)), knots_per_px, gains)
+    varied = np.fft.irfft2(np.fft.rfft2(expected.astype(float32)) * gain, expected.shape)
+    return np.asarray(varied.clip(0.0), float32)
 
 
 def foreign_scale(picture: NDArray[float32], generator: np.random.Generator) -> NDArray[float32]:

@@ -94,8 +94,7 @@ def read_checkpoint(run: Path) -> dict[str, Any]:
 
 def network_settings(content: dict[str, Any]) -> NetworkSettings:
     """Say which network a checkpoint holds."""
-    given = dict(content["network"])
-    return NetworkSettings(**{**given, "widths": tuple(given["widths"])})
+    return NetworkSettings.of(content["network"])
 
 
 def trained_model(run: Path) -> tuple[IceModel, dict[str, Any]]:

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, cross_entropy
+from torch.nn.functional import avg_pool2d, cross_entropy, smooth_l1_loss
 from torch.nn.functional import binary_cross_entropy_with_logits as binary_cross_entropy
 
 from engines.learning.batches import Batch
 from engines.learning.shards import PHASE_SHIFT, VALID_BIT
-from engines.networks.ice_fpn import DISTRACTOR, ICE, NOT_VALID, PHASES
+from engines.networks.ice_model import CONTRAST, DISTRACTOR, ICE, NOT_VALID, PHASES
+
+_HUBER = 0.1
+"""Error up to which the loss is quadratic; half an even error of a contrast of .05."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class LossSettings:
     phase: float = 0.2
     distractor: float = 0.3
     not_valid: float = 0.3
+    contrast: float = 2.0
+    """Of the square root of the contrast, whose error is about as large for faint as for strong."""
     doubtful: float = 0.5
     """Weight of pixels over .06 but not over .15 for the headline threshold."""
 
@@ -45,6 +50,8 @@ class Truth:
     """(B, h, w) float."""
     not_valid: Tensor
     """(B, h, w) float: vacuum, or opaque."""
+    contrast: Tensor
+    """(B, h, w) float: square root of the Bragg contrast."""
     weight: Tensor
     """(B, h, w) float: 1 where there is data."""
 
@@ -56,14 +63,15 @@ class Truth:
                 ice_truth(batch.packed),
                 batch.distract.float()[:, None],
                 1.0 - specimen(batch.packed)[:, None],
+                batch.contrast[:, None],
                 batch.valid,
             ],
             dim=1,
         )
         coarse = avg_pool2d(maps, step) if step > 1 else maps
         phase = ((batch.packed[:, ::step, ::step] >> PHASE_SHIFT) & 3).long()
-        weight = (coarse[:, 5] > 0.999).float()
-        return cls(coarse[:, :3], phase, coarse[:, 3], coarse[:, 4], weight)
+        weight = (coarse[:, 6] > 0.999).float()
+        return cls(coarse[:, :3], phase, coarse[:, 3], coarse[:, 4], coarse[:, 5], weight)
 
 
 def total_loss(
@@ -71,7 +79,7 @@ def total_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Add up the parts: the loss and each part as a number, for the log.
 
-    `logits` (B, 8, h, w) float32, as `IceModel.logits` gives them or at a whole fraction of that
+    `logits` (B, 9, h, w) float32, as `IceModel.logits` gives them or at a whole fraction of that
     resolution.
     """
     truth = Truth.of(batch, batch.packed.shape[-1] // logits.shape[-1])
@@ -82,6 +90,7 @@ def total_loss(
         "phase": settings.phase * _phase(logits[:, PHASES], truth),
         "distractor": settings.distractor * distractor,
         "not_valid": settings.not_valid * not_valid,
+        "contrast": settings.contrast * _contrast(logits[:, CONTRAST][:, 0], truth),
     }
     total = torch.stack(list(parts.values())).sum()
     return total, {name: float(part.detach()) for name, part in parts.items()}
@@ -115,6 +124,12 @@ def _phase(logits: Tensor, truth: Truth) -> Tensor:
     """Cross-entropy among phases, where ice shows and its phase is known."""
     known = truth.weight * truth.ice[:, 0] * (truth.phase > 0).float()
     return _mean(cross_entropy(logits, (truth.phase - 1).clamp(min=0), reduction="none"), known)
+
+
+def _contrast(logits: Tensor, truth: Truth) -> Tensor:
+    """Huber loss of the square root of the contrast, where specimen is."""
+    error = smooth_l1_loss(logits.sigmoid(), truth.contrast, reduction="none", beta=_HUBER)
+    return _mean(error, truth.weight * (1.0 - truth.not_valid))
 
 
 def _entropy(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:

@@ -11,16 +11,32 @@ import torch
 from numpy import bool_, float32
 from numpy.typing import NDArray
 
-from engines.backends.protocol import Inference, check_inference, check_inputs
-from engines.bundle import GRAPH, Bundle, BundleFile, Calibration, Manifest
+from engines.backends.protocol import Inference, Memory, Ports, check_inference, check_inputs
+from engines.bundle import GRAPH, Bundle, BundleFile, Manifest
+from engines.calibrations import PiecewiseCalibration
 from engines.icemap import IceMap
-from engines.learning.shards import Scene, list_shards, read_about, read_scene
+from engines.learning.evaluation_exposures import Exposure, recorded, recorded_series
+from engines.learning.shards import Scene
 from engines.networks import CHANNELS, IceModel
 from engines.segmenter import Segmenter, without_small_parts
-from engines.simulation import random_camera, record
+
+__all__ = [
+    "AS_IT_IS",
+    "MIN_PART_NM2",
+    "Exposure",
+    "Measured",
+    "TorchBackend",
+    "exposures",
+    "manifest_of",
+    "measure",
+    "overlap",
+    "recorded",
+    "recorded_series",
+    "segmenter_of",
+]
 
 MIN_PART_NM2 = 1000.0
-AS_IT_IS = Calibration(
+AS_IT_IS = PiecewiseCalibration(
     kind="piecewise",
     predicted_percent=(0.0, 100.0),
     percent=(0.0, 100.0),
@@ -54,25 +70,43 @@ class TorchBackend:
 
     name = "torch"
 
-    def __init__(self, model: IceModel) -> None:
+    def __init__(self, model: IceModel, ports: Ports) -> None:
         self._model = model.eval()
+        self._ports = ports
 
-    def infer(self, picture: NDArray[float32], valid: NDArray[float32]) -> Inference:
+    def infer(
+        self,
+        picture: NDArray[float32],
+        valid: NDArray[float32],
+        memory: Memory | None = None,
+    ) -> Inference:
         """Run the network on a batch."""
-        check_inputs(picture, valid)
+        check_inputs(picture, valid, memory)
+        given = self._ports.inputs(picture, valid, memory)
         with torch.inference_mode():
-            probability, area = self._model(torch.from_numpy(picture), torch.from_numpy(valid))
-        inference = Inference(probability.numpy(), area.numpy())
-        return check_inference(inference, picture, len(CHANNELS), self.name)
+            answers = self._model(*(torch.from_numpy(values) for values in given.values()))
+        inference = self._ports.inference([one.numpy() for one in answers])
+        return check_inference(inference, picture, self._ports, self.name)
 
     def close(self) -> None:
         """Nothing to give back."""
 
 
+def ports_of(model: IceModel) -> Ports:
+    """Tell how many channels of each kind a network has."""
+    return Ports(len(CHANNELS), sum(model.feature_sizes), model.settings.memory_channels)
+
+
 def segmenter_of(model: IceModel) -> Segmenter:
     """Build a segmenter on a network that is not calibrated yet."""
-    manifest = Manifest(
-        schema="icewatch.bundle/1",
+    manifest = manifest_of(model)
+    return Segmenter(Bundle(Path(), manifest), TorchBackend(model, Ports.of(manifest)))
+
+
+def manifest_of(model: IceModel) -> Manifest:
+    """Describe a network that is not exported yet, as if its masks were right as they are."""
+    return Manifest(
+        schema="icewatch.bundle/2",
         name="not exported",
         version="0",
         created="-",
@@ -82,9 +116,10 @@ def segmenter_of(model: IceModel) -> Segmenter:
         threshold=0.5,
         min_part_nm2=MIN_PART_NM2,
         calibration=AS_IT_IS,
+        feature_sizes=model.feature_sizes,
+        memory_channels=model.settings.memory_channels,
         files={GRAPH: BundleFile(sha256="0" * 64, bytes=0)},
     )
-    return Segmenter(Bundle(Path(), manifest), TorchBackend(model))
 
 
 def measure(
@@ -100,16 +135,8 @@ def measure(
 
 def exposures(data: Path, seed: int, limit: int) -> Iterator[tuple[Scene, NDArray[float32]]]:
     """Record each tilt of a data set once, at most `limit`: scene and picture (H, W)."""
-    places = (
-        (number, index, path)
-        for number, path in enumerate(list_shards(data))
-        for index in range(len(read_about(path)))
-    )
-    for _, (number, index, path) in zip(range(limit), places, strict=False):
-        generator = np.random.default_rng([seed, number, index])
-        scene = read_scene(path, index)
-        picture = record(scene.expected, generator, random_camera(generator))
-        yield scene, np.asarray(picture, float32)
+    for exposure in recorded(data, seed, limit):
+        yield exposure.scene, exposure.picture
 
 
 def overlap(found: NDArray[bool_], truth: NDArray[bool_]) -> tuple[int, int]:

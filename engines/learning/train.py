@@ -15,19 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from engines.learning.batches import AugmentSettings, Batch, draw_batch
 from engines.learning.checkpoint import CHECKPOINT, Average, RunState
 from engines.learning.losses import LossSettings, total_loss
 from engines.learning.plots import plot_curve
 from engines.learning.shards import list_shards
-from engines.networks import IceModel, NetworkSettings
-from engines.networks.ice_fpn import enlarge
+from engines.networks import VARIANTS, IceModel, NetworkSettings
+from engines.networks.ice_model import enlarge
 
 LOG = "log.csv"
 LOG_EVERY_STEPS = 20
-LOSS_FACTOR = 2
-"""Resolution of the loss over that of the decoder: half the picture's, a quarter of the work."""
+LOSS_STRIDE = 2
+"""Pixels of the picture for each at which the loss is taken: a quarter of the work."""
 SHARDS_ARE_LISTED_EVERY_STEPS = 200
 
 
@@ -129,7 +131,7 @@ class Run:
         scaled = scaled.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.half_precision):
             coarse = model.coarse_logits(scaled)
-        loss, parts = total_loss(enlarge(coarse, LOSS_FACTOR), batch, self.settings.loss)
+        loss, parts = total_loss(at_loss_stride(coarse, model.stride), batch, self.settings.loss)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -174,6 +176,13 @@ class Run:
         return f"step {self.state.step} loss {mean['loss']:.4f} ice {mean['ice']:.4f}"
 
 
+def at_loss_stride(coarse: Tensor, stride: int) -> Tensor:
+    """Bring logits of one pixel for each `stride` of the picture to one for each `LOSS_STRIDE`."""
+    if stride < LOSS_STRIDE:
+        return avg_pool2d(coarse, LOSS_STRIDE // stride)
+    return enlarge(coarse, stride // LOSS_STRIDE)
+
+
 def schedule(progress: float, warm_up: float) -> float:
     """Share of the top learning rate: a linear rise, then half a cosine down to a hundredth."""
     if progress < warm_up:
@@ -202,6 +211,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="fpn-resnet18-narrow")
     return parser.parse_args(arguments)
 
 
@@ -209,7 +219,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     given = _parse(arguments)
     torch.set_num_threads(given.threads)
-    settings = TrainSettings(given.seed, given.steps, given.minutes, given.batch, given.rate)
+    settings = TrainSettings(
+        given.seed,
+        given.steps,
+        given.minutes,
+        given.batch,
+        given.rate,
+        network=VARIANTS[given.variant],
+    )
     run = Run(given.data, given.out, settings)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns) as bar:

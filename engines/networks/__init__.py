@@ -1,6 +1,7 @@
-"""Networks that find ice: scaling, feature pyramid, probabilities and area sums in one graph."""
+"""Networks that find ice: scaling, encoder and decoder, probabilities, area sums in one graph."""
 
-from engines.networks.ice_fpn import CHANNELS, IceModel, NetworkSettings
+from engines.networks.ice_model import CHANNELS, IceModel
 from engines.networks.scaling import Scaling
+from engines.networks.settings import VARIANTS, NetworkSettings
 
-__all__ = ["CHANNELS", "IceModel", "NetworkSettings", "Scaling"]
+__all__ = ["CHANNELS", "VARIANTS", "IceModel", "NetworkSettings", "Scaling"]
