@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy import bool_, float32
 from numpy.typing import NDArray
 
-from engines.backends.protocol import Backend
-from engines.bundle import SIDE_STEP_PX, Bundle
+from engines.backends.protocol import Backend, Memory
+from engines.bundle import Bundle
+from engines.calibrations import AreaCalibration, EvidenceCalibration
 from engines.domain import domain_flags
-from engines.icemap import AMBER, Flag, IceMap
-from engines.preprocess import Prepared, prepare, working_shape
+from engines.domain_file import monitor_of
+from engines.domain_look import Look, looked_at
+from engines.domain_polarity import has_no_zero, turned
+from engines.domain_values import value_flags
+from engines.domain_widening import widening_factor
+from engines.icemap import AMBER, Flag, IceMap, Level
+from engines.padding import infer, padded_shape
+from engines.percentage import (
+    Evidence,
+    area_curve,
+    area_of,
+    circumstances,
+    histogram,
+    percentage,
+)
+from engines.preprocess import Prepared, prepare
+from engines.unmeasured import MIN_VALID_SHARE, emptiness, only_shown, refusal, unmeasured
 
-MIN_PIXEL_SIZE_ANGSTROM = 0.3
-MAX_PIXEL_SIZE_ANGSTROM = 20.0
-"""At and beyond this grains are a few pixels, and images are maps."""
-MIN_SIDE_PX = 64
-MAX_FIELD_PX = 2048 * 2048
-"""Working pixels of the widest field, 28 µm square at 13.5 Å; memory grows with it."""
-MIN_VALID_SHARE = 0.05
-FEWEST_COUNTS = 4.0
-"""Mean counts of a working pixel, under which next to no electron came: 0.02 e/Å² at 13.5 Å."""
 SMALL_VALID_SHARE = 0.25
 
 PHASES = ("hexagonal", "cubic", "stacking_disordered")
 NOT_VALID = "not_valid"
+CONTRAST = "contrast"
+ICE_PREFIX = "ice_"
 
-_SHOWN_PX = 608
-"""Longer side of the picture of an image that is not measured."""
 _OPENING_PX = 5
+
+
+class Neighbours(Protocol):
+    """The tilts of one series so far, as a segmenter sees them."""
+
+    def memory_for(self, prepared: Prepared, padded: tuple[int, int]) -> Memory | None:
+        """Bring what they left onto this tilt, a quarter of `padded` (rows, columns); or None."""
+        ...
+
+    def is_odd(self, prepared: Prepared) -> bool:
+        """Say whether a tilt is much brighter or darker than the others let expect."""
+        ...
+
+    def add(self, found: IceMap) -> None:
+        """Take up a tilt that was measured."""
+        ...
 
 
 class Segmenter:
@@ -42,6 +66,7 @@ class Segmenter:
         self._bundle = bundle
         self._backend = backend
         self._manifest = bundle.manifest
+        self._monitor = monitor_of(bundle)
 
     @property
     def bundle_name(self) -> str:
@@ -55,68 +80,89 @@ class Segmenter:
     def backend_name(self) -> str:
         return self._backend.name
 
-    def read(self, image: NDArray[Any], pixel_size_angstrom: float | None) -> IceMap:
+    def read(
+        self,
+        image: NDArray[Any],
+        pixel_size_angstrom: float | None,
+        neighbours: Neighbours | None = None,
+        known_flags: tuple[Flag, ...] = (),
+    ) -> IceMap:
         """Measure the ice of one image, (rows, columns) of any real dtype, in counts.
+
+        `neighbours` are the tilts of the same series that were read before; this one joins them.
+        `known_flags` is what its source lacks (dose, angle): each widens the interval.
 
         An image that cannot be measured gives an ice map without percentage whose flags say why.
         Raises `BackendError` where the backend fails, after which the segmenter is not to be used
         again.
         """
         if image.ndim != 2 or image.size == 0 or image.dtype.kind not in "biuf":
-            return _unmeasured(np.zeros((1, 1), np.float32), (Flag.NOT_AN_IMAGE,), None)
+            return unmeasured(np.zeros((1, 1), np.float32), (Flag.NOT_AN_IMAGE,), None)
         shape = (image.shape[0], image.shape[1])
-        refusal = self._refusal(shape, pixel_size_angstrom)
-        if refusal is not None or pixel_size_angstrom is None:
-            return _only_shown(image, refusal or Flag.PIXEL_SIZE_UNKNOWN, pixel_size_angstrom)
-        prepared = prepare(image, pixel_size_angstrom, self._manifest.pixel_size_angstrom)
-        flags = _emptiness(image, prepared) or domain_flags(prepared.picture, prepared.valid, shape)
+        target = self._manifest.pixel_size_angstrom
+        why_not = refusal(shape, pixel_size_angstrom, target)
+        if why_not is not None or pixel_size_angstrom is None:
+            return only_shown(image, why_not or Flag.PIXEL_SIZE_UNKNOWN, pixel_size_angstrom)
+        prepared = prepare(image, pixel_size_angstrom, target)
+        flags = emptiness(image, prepared) or domain_flags(prepared.picture, prepared.valid, shape)
         if not AMBER.issuperset(flags):
             share = float(prepared.valid.mean())
-            return _unmeasured(prepared.picture, flags, prepared.pixel_size_angstrom, share)
-        return self._measure(prepared, flags)
+            return unmeasured(prepared.picture, flags, prepared.pixel_size_angstrom, share)
+        flags = (*flags, *value_flags(image, flags), *known_flags)
+        if neighbours is not None and neighbours.is_odd(prepared):
+            flags = (*flags, Flag.UNEXPECTED_BRIGHTNESS)
+        look = self._look(prepared, neighbours)
+        if look.inverted > 1.0:
+            other = self._look(prepare(turned(image), pixel_size_angstrom, target), neighbours)
+            if other.inverted < 1.0:
+                look, flags = other, (*flags, Flag.INVERTED)
+        if has_no_zero(look.prepared.picture, look.prepared.valid):
+            flags = (*flags, Flag.ZERO_UNKNOWN)
+        found = self._measure(look, tuple(dict.fromkeys(flags)))
+        if neighbours is not None and found.percent is not None:
+            neighbours.add(found)
+        return found
 
     def close(self) -> None:
         """Close the backend."""
         self._backend.close()
 
-    def _refusal(self, shape: tuple[int, int], pixel_size_angstrom: float | None) -> Flag | None:
-        """Say why the header alone keeps an image from being measured."""
-        if pixel_size_angstrom is None or not math.isfinite(pixel_size_angstrom):
-            return Flag.PIXEL_SIZE_UNKNOWN
-        if not MIN_PIXEL_SIZE_ANGSTROM <= pixel_size_angstrom < MAX_PIXEL_SIZE_ANGSTROM:
-            return Flag.PIXEL_SIZE_OUT_OF_RANGE
-        rows, columns = working_shape(
-            shape, pixel_size_angstrom, self._manifest.pixel_size_angstrom
-        )
-        if min(rows, columns) < MIN_SIDE_PX:
-            return Flag.TOO_SMALL
-        return Flag.FIELD_TOO_WIDE if rows * columns > MAX_FIELD_PX else None
+    def _look(self, prepared: Prepared, neighbours: Neighbours | None) -> Look:
+        """Show the network a picture and what its neighbours left."""
+        memory = neighbours.memory_for(prepared, padded_shape(prepared)) if neighbours else None
+        inference = infer(self._backend, prepared, memory)
+        return looked_at(prepared, inference, memory is not None, self._monitor)
 
-    def _measure(self, prepared: Prepared, flags: tuple[Flag, ...]) -> IceMap:
-        manifest = self._manifest
-        probability = self._probability(prepared)
+    def _measure(self, look: Look, flags: tuple[Flag, ...]) -> IceMap:
+        manifest, prepared, inference = self._manifest, look.prepared, look.inference
+        rows, columns = prepared.picture.shape
+        probability = inference.probability[0, :, :rows, :columns]
         valid = prepared.valid
         if NOT_VALID in manifest.channels:
             valid = valid & ~_opened(probability[manifest.channels.index(NOT_VALID)] > 0.5)
         share = float(valid.mean())
         if share < MIN_VALID_SHARE:
             flags = (*flags, Flag.NO_SPECIMEN)
-            return _unmeasured(prepared.picture, flags, prepared.pixel_size_angstrom, share)
+        elif look.level is Level.RED:
+            flags = (*flags, Flag.OUT_OF_DOMAIN)
+        elif look.level is Level.AMBER:
+            flags = (*flags, Flag.UNFAMILIAR)
+        if not AMBER.issuperset(flags):
+            size = prepared.pixel_size_angstrom
+            return unmeasured(prepared.picture, flags, size, share, look.score)
         if share < SMALL_VALID_SHARE:
             flags = (*flags, Flag.SMALL_VALID_AREA)
-        # A copy: a view would keep every channel alive as long as the ice map.
-        of_ice = probability[manifest.channels.index(manifest.ice_channel)].copy()
-        nm2_per_px = (prepared.pixel_size_angstrom / 10.0) ** 2
-        ice = without_small_parts(
-            (of_ice > manifest.threshold) & valid, manifest.min_part_nm2 / nm2_per_px
-        )
-        raw_percent = 100.0 * float(np.count_nonzero(ice)) / float(np.count_nonzero(valid))
-        percent, low, high = manifest.calibration(raw_percent)
+        masks = self._masks(probability, valid, prepared.pixel_size_angstrom)
+        ice = masks[manifest.ice_channel]
+        evidence = self._evidence(prepared, probability, valid, masks, look.used_neighbours)
+        evidence = replace(evidence, widening_factor=widening_factor(flags, look.level))
+        percent, low, high = percentage(evidence, manifest.calibration)
+        curve = area_curve(evidence, manifest.calibration)
         return IceMap(
             picture=prepared.picture,
             valid=valid,
             ice=ice,
-            probability=of_ice,
+            probability=self._probability_of_ice(probability),
             pixel_size_angstrom=prepared.pixel_size_angstrom,
             percent=percent,
             percent_low=low,
@@ -125,20 +171,68 @@ class Segmenter:
             valid_area_percent=100.0 * share,
             flags=flags,
             in_domain=True,
+            area_percent={name.removeprefix(ICE_PREFIX): area for name, area in curve.items()},
+            contrast=self._channel(probability, CONTRAST),
+            features=None if inference.features is None else inference.features[0],
+            memory_left=None if inference.memory_left is None else inference.memory_left[0],
+            domain_score=look.score,
+            domain_level=look.level,
+            used_neighbours=look.used_neighbours,
+            evidence=evidence,
         )
 
-    def _probability(self, prepared: Prepared) -> NDArray[float32]:
-        """Run the backend on the padded picture: (channels, rows, columns)."""
-        rows, columns = prepared.picture.shape
-        below, right = -rows % SIDE_STEP_PX, -columns % SIDE_STEP_PX
-        picture = cv2.copyMakeBorder(prepared.picture, 0, below, 0, right, cv2.BORDER_REFLECT_101)
-        valid = cv2.copyMakeBorder(
-            prepared.valid.astype(np.float32), 0, below, 0, right, cv2.BORDER_CONSTANT, value=(0,)
-        )
-        inference = self._backend.infer(
-            np.asarray(picture, np.float32)[None, None], np.asarray(valid, np.float32)[None, None]
-        )
-        return inference.probability[0, :, :rows, :columns]
+    def _masks(
+        self, probability: NDArray[float32], valid: NDArray[bool_], pixel_size_angstrom: float
+    ) -> dict[str, NDArray[bool_]]:
+        """Cut the mask of each contrast threshold, without small parts, by channel."""
+        manifest = self._manifest
+        least_px = manifest.min_part_nm2 / (pixel_size_angstrom / 10.0) ** 2
+        names = [n for n in manifest.channels if n.startswith(ICE_PREFIX)]
+        masks = {}
+        for name in dict.fromkeys((*names, manifest.ice_channel)):
+            area = self._area_calibration(name)
+            cut = area.raw_cut(manifest.threshold) if area else manifest.threshold
+            of_ice = probability[manifest.channels.index(name)]
+            masks[name] = without_small_parts((of_ice > cut) & valid, least_px)
+        return masks
+
+    def _evidence(
+        self,
+        prepared: Prepared,
+        probability: NDArray[float32],
+        valid: NDArray[bool_],
+        masks: Mapping[str, NDArray[bool_]],
+        used_neighbours: bool,
+    ) -> Evidence:
+        """Sum up what the maps say."""
+        maps = dict(zip(self._manifest.channels, probability, strict=True))
+        areas = {
+            name: area_of(
+                100.0 * float(mask.sum() / valid.sum()),
+                histogram(maps[name], valid),
+                self._area_calibration(name),
+            )
+            for name, mask in masks.items()
+        }
+        size = prepared.pixel_size_angstrom
+        around = circumstances(maps, prepared.picture, valid, size, used_neighbours)
+        return Evidence(self._manifest.ice_channel, areas, around)
+
+    def _area_calibration(self, name: str) -> AreaCalibration | None:
+        """Say how the map of a channel is calibrated, if it is."""
+        calibration = self._manifest.calibration
+        return calibration.areas.get(name) if isinstance(calibration, EvidenceCalibration) else None
+
+    def _probability_of_ice(self, probability: NDArray[float32]) -> NDArray[float32]:
+        """Calibrate the map of the ice channel; a copy: a view would keep all channels alive."""
+        name = self._manifest.ice_channel
+        of_ice = probability[self._manifest.channels.index(name)]
+        area = self._area_calibration(name)
+        return area.probability(of_ice) if area else of_ice.copy()
+
+    def _channel(self, probability: NDArray[float32], name: str) -> NDArray[float32] | None:
+        channels = self._manifest.channels
+        return probability[channels.index(name)].copy() if name in channels else None
 
     def _phases(self, probability: NDArray[float32], ice: NDArray[bool_]) -> dict[str, float]:
         """Share out the ice between the phases by their mean probability in it."""
@@ -163,45 +257,3 @@ def _opened(mask: NDArray[bool_]) -> NDArray[bool_]:
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_OPENING_PX, _OPENING_PX))
     opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, kernel)
     return np.asarray(opened.astype(bool))
-
-
-def _emptiness(image: NDArray[Any], prepared: Prepared) -> tuple[Flag, ...]:
-    """Say why an image holds next to nothing, if so."""
-    native_area = image.size / prepared.picture.size
-    counts = float(prepared.picture.mean()) * native_area
-    if image.dtype.kind in "iu" and prepared.picture.min() >= 0 and 0 < counts < FEWEST_COUNTS:
-        return (Flag.NO_ELECTRONS,)
-    if prepared.valid.mean() >= MIN_VALID_SHARE:
-        return ()
-    if np.mean(np.isfinite(image)) < MIN_VALID_SHARE:
-        return (Flag.NOT_FINITE,)
-    low, high = np.percentile(prepared.picture, (0.5, 99.5))
-    return (Flag.BLANK,) if high - low <= 1e-5 * abs(high) else (Flag.NO_SPECIMEN,)
-
-
-def _only_shown(image: NDArray[Any], flag: Flag, pixel_size_angstrom: float | None) -> IceMap:
-    """Reduce an image that is not measured to a size for looking at."""
-    prepared = prepare(image, min(1.0, _SHOWN_PX / max(image.shape)), 1.0)
-    flags = (flag, *_emptiness(image, prepared))
-    if pixel_size_angstrom is not None and math.isfinite(pixel_size_angstrom):
-        scale = math.sqrt(image.size / prepared.picture.size)
-        return _unmeasured(prepared.picture, flags, pixel_size_angstrom * scale)
-    return _unmeasured(prepared.picture, flags, None)
-
-
-def _unmeasured(
-    picture: NDArray[float32],
-    flags: tuple[Flag, ...],
-    pixel_size_angstrom: float | None,
-    valid_share: float = 0.0,
-) -> IceMap:
-    nothing = np.zeros(picture.shape, bool)
-    return IceMap(
-        picture=picture,
-        valid=nothing,
-        ice=nothing,
-        probability=np.zeros(picture.shape, np.float32),
-        pixel_size_angstrom=pixel_size_angstrom,
-        valid_area_percent=100.0 * valid_share,
-        flags=flags,
-    )

@@ -11,7 +11,9 @@ from pathlib import PurePosixPath
 from monitor.journal_records import tilt_from
 from monitor.messages import encodable
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""3 has the tables of 2; its readings tell of neighbours and occupancy, which an older icewatch
+cannot read."""
 
 _SCHEMA_1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,7 +14,8 @@ Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # What a newer icewatch says besides is passed over, so that fields can be added.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class TiltPart(_Part):
@@ -55,11 +56,26 @@ class TiltPart(_Part):
 class IcePart(_Part):
     """How much ice the tilt shows: percent of the valid area, with its 90 % interval."""
 
-    percent: Percent | None
-    percent_low: Percent | None
-    percent_high: Percent | None
-    phases: dict[str, float]
-    valid_area_percent: Percent
+    percent: Percent | None = Field(
+        description="Share of the valid area where, at this tilt, crystalline ice in the specimen "
+        "takes or moves more than 10 % of the beam; null where it could not be measured."
+    )
+    percent_low: Percent | None = Field(
+        description="Lower end of the interval that holds the truth in 90 % of cases."
+    )
+    percent_high: Percent | None = Field(description="Upper end of that interval.")
+    phases: dict[str, float] = Field(
+        description="Shares of the ice, 0 to 1: hexagonal, cubic, stacking_disordered."
+    )
+    valid_area_percent: Percent = Field(
+        description="Share of the picture where electrons come through specimen or support; "
+        "`percent` is of this area."
+    )
+    area_percent: dict[str, float] = Field(
+        default_factory=dict,
+        description="What `percent` would be if another contrast counted as ice, by contrast: "
+        "0.06, 0.10, 0.15. Empty where nothing was measured or the bundle does not tell.",
+    )
 
 
 class QualityPart(_Part):
@@ -67,6 +83,11 @@ class QualityPart(_Part):
 
     flags: tuple[str, ...]
     in_domain: bool
+    used_neighbours: bool = Field(
+        default=False,
+        description="Whether earlier tilts of the series had a say. Read alone, or after a "
+        "restart of icewatch, the same tilt may give a slightly different percentage.",
+    )
 
 
 class ModelPart(_Part):
@@ -96,8 +117,13 @@ def reading_parts(tilt: Tilt, reading: IceReading) -> Reading:
             percent_high=reading.percent_high,
             phases=dict(reading.phases),
             valid_area_percent=reading.valid_area_percent,
+            area_percent=dict(reading.area_percent),
         ),
-        quality=QualityPart(flags=reading.flags, in_domain=reading.in_domain),
+        quality=QualityPart(
+            flags=reading.flags,
+            in_domain=reading.in_domain,
+            used_neighbours=reading.used_neighbours,
+        ),
         model=ModelPart(
             name=reading.bundle_name, version=reading.bundle_version, backend=reading.backend
         ),
@@ -149,12 +175,23 @@ class LamellaMessage(_Message):
     verdict: Decision
     reason: Reason
     explanation: str
-    ice_percent: Percent | None
-    ice_percent_low: Percent | None
-    ice_percent_high: Percent | None
+    ice_percent: Percent | None = Field(
+        description="Mean of `percent` over the measured tilts: ice that shows at one tilt."
+    )
+    ice_percent_low: Percent | None = Field(
+        description="Lower end of the interval that holds it in 90 % of cases."
+    )
+    ice_percent_high: Percent | None = Field(description="Upper end of that interval.")
     probability_bad: Annotated[float, Field(ge=0.0, le=1.0)] | None
     tilts_seen: int
     tilts_expected: int | None
+    occupancy_percent: Percent | None = Field(
+        default=None,
+        description="Share of the field that was ice at any tilt of a series, of what was valid "
+        "at any: a lower bound of the crystalline area, not to be mixed with `ice_percent`. The "
+        "highest that any series of the lamella reached; null before three tilts could be laid "
+        "over each other.",
+    )
 
     @property
     def topic(self) -> str:
@@ -191,7 +228,14 @@ def parse(topic: str, body: bytes) -> Message:
     return _BY_TOPIC[topic].model_validate_json(body)
 
 
-def lamella_message(stamp: Stamp, tilt: Tilt, verdict: Verdict) -> LamellaMessage:
+def json_schema(topic: str) -> dict[str, Any]:
+    """Describe the messages of a topic as JSON Schema; raises `KeyError` for another topic."""
+    return _BY_TOPIC[topic].model_json_schema(by_alias=True)
+
+
+def lamella_message(
+    stamp: Stamp, tilt: Tilt, verdict: Verdict, occupancy_percent: float | None = None
+) -> LamellaMessage:
     """Put a verdict into the form in which it leaves the program."""
     return LamellaMessage(
         **stamp.model_dump(),
@@ -208,6 +252,7 @@ def lamella_message(stamp: Stamp, tilt: Tilt, verdict: Verdict) -> LamellaMessag
         probability_bad=verdict.probability_bad,
         tilts_seen=verdict.tilts_seen,
         tilts_expected=verdict.tilts_expected,
+        occupancy_percent=occupancy_percent,
     )
 
 

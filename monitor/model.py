@@ -72,6 +72,12 @@ class IceReading:
     bundle_name: str = ""
     bundle_version: str = ""
     backend: str = ""
+    used_neighbours: bool = False
+    """Whether earlier tilts of the series had a say."""
+    occupancy_percent: float | None = None
+    """Of the series up to this tilt: share of the field that was ice at any of its tilts."""
+    area_percent: Mapping[str, float] = field(default_factory=dict)
+    """Percent of the valid area whose contrast exceeds a threshold, by threshold: `0.06`..."""
 
 
 @dataclass(frozen=True, slots=True)

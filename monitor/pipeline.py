@@ -8,11 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
 
 from engines.errors import BackendError, EngineError, PixelsError
 from engines.icemap import IceMap
@@ -22,9 +19,18 @@ from monitor.journal import Draft, Journal
 from monitor.messages import Stamp, lamella_message, parse, tilt_message, utc_now
 from monitor.model import IceReading, Landed, Tilt
 from monitor.pace import Pace, idle_io
+from monitor.pipeline_ports import Outbox, TiltReader
 from monitor.policies import Policy
 from monitor.problems import Problems
-from monitor.readings import log_reading, overlay_name, reading_of, with_reading
+from monitor.readings import (
+    log_reading,
+    missing_of,
+    occupancy_of,
+    overlay_name,
+    reading_of,
+    with_reading,
+)
+from monitor.recent_series import RecentSeries
 from monitor.sessions import LooseSessions
 from monitor.set_aside import SetAside
 from monitor.sinks.metrics import Metrics
@@ -32,31 +38,6 @@ from monitor.sinks.protocol import Outgoing
 from monitor.sources.protocol import Source
 
 logger = logging.getLogger(__name__)
-
-
-class TiltReader(Protocol):
-    """What the pipeline wants of `engines.segmenter.Segmenter`."""
-
-    @property
-    def bundle_name(self) -> str: ...
-
-    @property
-    def bundle_version(self) -> str: ...
-
-    @property
-    def backend_name(self) -> str: ...
-
-    def read(self, image: NDArray[Any], pixel_size_angstrom: float | None) -> IceMap:
-        """Measure the ice of one image; raises `EngineError`."""
-        ...
-
-
-class Outbox(Protocol):
-    """Where committed messages go on."""
-
-    def put(self, messages: Sequence[Outgoing]) -> None:
-        """Take messages over; never blocks."""
-        ...
 
 
 class Pipeline:
@@ -103,6 +84,7 @@ class Pipeline:
         self._pace = pace
         self._clock = clock
         self._admission = Admission(journal, set_aside, waiting)
+        self._recent = RecentSeries()
         self._reading_since_s: float | None = None
         self.inference_since_s: float | None = None
         """Monotonic start of the engine call that runs now; a hung engine is seen by its age."""
@@ -205,16 +187,19 @@ class Pipeline:
 
     def _read_and_commit(self, tilt: Tilt, landed: Landed) -> bool:
         icemap: IceMap | None = None
+        series = self._recent.at(tilt)
         try:
             with self._timed("read"), self._asking(), idle_io():
                 image = self._source.pixels(tilt)
             self._problems.was_read(landed.relative)
             with self._timed("infer"), self._engine_call():
-                icemap = self._segmenter.read(image, tilt.pixel_size_angstrom)
+                icemap = self._segmenter.read(
+                    image, tilt.pixel_size_angstrom, series, missing_of(tilt)
+                )
         except (Unreadable, PixelsError) as error:
             # The exposure is complete but its pixels cannot be had: that is published, as null.
             self._refuse(landed, str(error), error.reason)
-        reading = reading_of(icemap, self._model, tilt.flags)
+        reading = reading_of(icemap, self._model, tilt.flags, series.occupancy_percent)
         with self._timed("decide"):
             self._commit(tilt, reading, icemap, landed)
         return icemap is not None
@@ -222,8 +207,9 @@ class Pipeline:
     def _commit(
         self, tilt: Tilt, reading: IceReading, icemap: IceMap | None, landed: Landed
     ) -> None:
-        history = self._journal.history(tilt.lamella, tilt.session)
-        verdict = self._policy.decide(with_reading(history, tilt, reading))
+        before = self._journal.history(tilt.lamella, tilt.session)
+        history = with_reading(before, tilt, reading)
+        verdict = self._policy.decide(history)
 
         def draft(first_seq: int) -> list[Draft]:
             time_utc = utc_now()
@@ -234,7 +220,7 @@ class Pipeline:
             latency_s = max(0.0, self._clock() - landed.changed_s)
             messages = (
                 tilt_message(stamps[0], tilt, reading, latency_s),
-                lamella_message(stamps[1], tilt, verdict),
+                lamella_message(stamps[1], tilt, verdict, occupancy_of(history)),
             )
             return [(message.topic, message.body()) for message in messages]
 

@@ -25,7 +25,8 @@ from monitor.messages import encodable, reading_parts
 from monitor.model import Decision, IceReading, LamellaHistory, Tilt
 from monitor.network import load_segmenter
 from monitor.policies import MeanOverTiltsSettings
-from monitor.readings import reading_of
+from monitor.readings import missing_of, occupancy_of, reading_of
+from monitor.recent_series import RecentSeries
 from monitor.score_files import (
     EXTENSIONS,
     MASK_SUFFIX,
@@ -138,10 +139,10 @@ def _score_files(
     """Score the files one by one into `scored`; False if a mask could not be written."""
     masks = _Masks(request.masks, files) if request.masks else None
     masks_done = True
-    twins = _Twins()
+    before = _Before(_Twins(), RecentSeries())
     with _progress() as progress:
         for file in progress.track(files, description="files"):
-            for measured in _score_file(file, segmenter, request.pixel_size_angstrom, twins):
+            for measured in _score_file(file, segmenter, request.pixel_size_angstrom, before):
                 scored.append((measured.tilt, measured.reading))
                 if request.as_json:
                     _print_json(measured.tilt, measured.reading)
@@ -170,8 +171,16 @@ class _Twins:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What was scored before."""
+
+    twins: _Twins
+    series: RecentSeries
+
+
 def _score_file(
-    file: FileToScore, segmenter: Segmenter, pixel_size_angstrom: float | None, twins: _Twins
+    file: FileToScore, segmenter: Segmenter, pixel_size_angstrom: float | None, before: _Before
 ) -> Iterator[_Measured]:
     model = (segmenter.bundle_name, segmenter.bundle_version, segmenter.backend_name)
     count = 0
@@ -179,17 +188,19 @@ def _score_file(
         for tilt, source in tilts_on_disk(file.root, landed(file)):
             # Wherever the paths of the command line begin, the folders are those of the disk.
             whole = file.path.resolve().as_posix()
-            if twins.came_before(replace(tilt, session="", path=whole)):
+            if before.twins.came_before(replace(tilt, session="", path=whole)):
                 count += 1
                 continue
             if tilt.pixel_size_angstrom is None:
                 tilt = replace(tilt, pixel_size_angstrom=pixel_size_angstrom)
             image = source.pixels(tilt)
-            icemap = segmenter.read(image, tilt.pixel_size_angstrom)
+            tilt = prefixed(tilt, file.prefix)
+            series = before.series.at(tilt)
+            icemap = segmenter.read(image, tilt.pixel_size_angstrom, series, missing_of(tilt))
             count += 1
-            reading = reading_of(icemap, model, tilt.flags)
+            reading = reading_of(icemap, model, tilt.flags, series.occupancy_percent)
             shape = (image.shape[0], image.shape[1])
-            yield _Measured(prefixed(tilt, file.prefix), reading, icemap, shape)
+            yield _Measured(tilt, reading, icemap, shape)
     except BackendError as error:
         raise MonitorError(f"{file.path}: {error}") from error
     except (SourceError, EngineError, OSError) as error:
@@ -242,8 +253,9 @@ def _lamella_summary(scored: Sequence[Scored]) -> Table:
     for tilt, reading in scored:
         by_lamella.setdefault(tilt.lamella, []).append((tilt, reading))
     table = Table(box=None, pad_edge=False)
-    for heading in ("lamella", "tilts", "mean ice", "", "90 % interval", "verdict"):
-        table.add_column(heading, justify="right" if heading in ("tilts", "mean ice") else "left")
+    for heading in ("lamella", "tilts", "mean ice", "", "90 % interval", "occupancy", "verdict"):
+        right = heading in ("tilts", "mean ice", "occupancy")
+        table.add_column(heading, justify="right" if right else "left")
     for lamella, readings in by_lamella.items():
         history = LamellaHistory(lamella, tuple(readings), Decision.UNDECIDED)
         verdict = policy.decide(history)
@@ -253,6 +265,7 @@ def _lamella_summary(scored: Sequence[Scored]) -> Table:
             percent_text(verdict.ice_percent),
             bar(verdict.ice_percent),
             interval_text(verdict.ice_percent_low, verdict.ice_percent_high),
+            percent_text(occupancy_of(history)),
             f"{verdict.decision} ({verdict.reason})",
         )
     return table

@@ -12,11 +12,13 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.icemap import IceMap
+from engines.icemap import Flag, IceMap
+from engines.segmenter import Neighbours
 from monitor.journal import Journal
 from monitor.model import FileStat, Landed, Tilt
 from monitor.pace import Pace
 from monitor.pipeline import Pipeline
+from monitor.pipeline_ports import TiltReader
 from monitor.policies import MeanOverTiltsSettings
 from monitor.problems import Problems
 from monitor.sessions import LooseSessions
@@ -79,7 +81,13 @@ class TenPercent:
 
     bundle_name, bundle_version, backend_name = "told", "1", "test"
 
-    def read(self, image: NDArray[Any], pixel_size_angstrom: float | None) -> IceMap:
+    def read(
+        self,
+        image: NDArray[Any],
+        pixel_size_angstrom: float | None,
+        neighbours: Neighbours | None = None,
+        known_flags: tuple[Flag, ...] = (),
+    ) -> IceMap:
         return IceMap(_NOTHING, _NOWHERE, _NOWHERE, _NOTHING, None, 10.0, 9.0, 11.0)
 
 
@@ -92,10 +100,12 @@ class Parts:
         *,
         pace: Pace | None = None,
         source: Source | None = None,
+        segmenter: TiltReader | None = None,
         keeps: bool = True,
     ) -> None:
         """Begin; with a `source`, that one is read from, and not the one that is told to.
 
+        With a `segmenter`, that one measures, and does not find the same everywhere.
         `keeps`: whether all that is published is kept in `sent`.
         """
         self.state = folder / "state"
@@ -113,7 +123,7 @@ class Parts:
         self.aside = SetAside(self.state, self.journal, uuid4().hex, self.clock)
         self.pipeline = Pipeline(
             self.source,
-            TenPercent(),
+            segmenter or TenPercent(),
             MeanOverTiltsSettings().build(10.0),
             self.journal,
             self,

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.icemap import IceMap
+from engines.icemap import Flag, IceMap
+from engines.segmenter import Neighbours
 from monitor.intake import Intake
 from monitor.journal import Committed, Draft, Journal
 from monitor.messages import parse
@@ -107,7 +108,13 @@ class CodeReader:
     def __init__(self, moments: Moments) -> None:
         self._moments = moments
 
-    def read(self, image: NDArray[Any], pixel_size_angstrom: float | None) -> IceMap:
+    def read(
+        self,
+        image: NDArray[Any],
+        pixel_size_angstrom: float | None,
+        neighbours: Neighbours | None = None,
+        known_flags: tuple[Flag, ...] = (),
+    ) -> IceMap:
         low, high = int(image.min()), int(image.max())
         percent = low / CODES_PER_PERCENT if low == high else 100.0
         self._moments.pass_by("inference")

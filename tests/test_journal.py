@@ -390,6 +390,24 @@ def test_a_journal_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> 
     assert journal.last_seq() == 6
 
 
+def test_readings_of_the_second_schema_say_nothing_of_neighbours(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "m")
+    add(journal, tilt(0.0))
+    journal.close(cleanly=True)
+    with sqlite3.connect(tmp_path / "journal.sqlite3") as db:
+        raw = json.loads(db.execute("SELECT reading FROM tilts").fetchone()[0])
+        del raw["used_neighbours"], raw["occupancy_percent"]
+        db.execute("UPDATE tilts SET reading = ?", (json.dumps(raw),))
+        db.execute("PRAGMA user_version=2")
+    db.close()
+    journal = Journal(tmp_path, "m")
+    ((_, old),) = journal.history("s1/L1", "s1").readings
+    assert (old.used_neighbours, old.occupancy_percent) == (False, None)
+    add(journal, tilt(3.0))
+    assert journal.last_seq() == 4
+    journal.close(cleanly=True)
+
+
 def test_a_step_forward_that_fails_changes_nothing(tmp_path: Path) -> None:
     written_by_schema_1(tmp_path / "old", [tilt(0.0)])
     with sqlite3.connect(tmp_path / "old" / "journal.sqlite3") as db:

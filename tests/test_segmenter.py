@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines.backends.onnx_runtime import OnnxRuntimeSettings
 from engines.bundle import Bundle
-from engines.errors import BackendError
+from engines.errors import BackendError, BundleError
 from engines.icemap import AMBER, Flag, IceMap
 from engines.readers.mrc import read_section
 from engines.segmenter import Segmenter, without_small_parts
@@ -271,7 +271,7 @@ def test_real_micrographs_are_in_the_domain(segmenter: Segmenter, realdata: Path
         for pixel_size in (5.0, 7.8, 13.5):
             icemap = segmenter.read(read_section(path, 0), pixel_size)
             check_consistent(icemap)
-            assert icemap.flags == (), f"{path.name} at {pixel_size} Å"
+            assert icemap.flags == (Flag.SCALED_BYTES,), f"{path.name} at {pixel_size} Å"
 
 
 def test_nan_from_the_network_is_never_a_reading(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_a_graph_that_knows_only_nan_is_not_built(tmp_path: Path) -> None:
             values[-1] = np.nan
             constant.raw_data = values.tobytes()
     bundle = Bundle.load(tiny_bundle.write(tmp_path, broken.SerializeToString()))
-    with pytest.raises(BackendError, match="NaN"):
+    with pytest.raises(BundleError, match="NaN"):
         OnnxRuntimeSettings(threads=1).build(bundle)
 
 

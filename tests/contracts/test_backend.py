@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from engines.backends import BACKENDS, Backend, Inference
 from engines.bundle import MAX_BATCH, Bundle
-from engines.errors import BackendError
+from engines.errors import BackendError, BundleError
 from tests import tiny_bundle
+from tests.test_bundle import graph_of_nan
 
 Pictures = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -175,7 +176,7 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_not_built(tmp_path: Path,
     for output in graph.graph.output:
         output.type.tensor_type.ClearField("shape")
     other = Bundle.load(tiny_bundle.write(tmp_path / "a", graph.SerializeToString()))
-    with pytest.raises(BackendError, match="channels"):
+    with pytest.raises(BackendError, match="not what its manifest says"):
         BACKENDS[kind]().build(other)
     graph = tiny_bundle.tiny_graph()
     graph.graph.node[0].op_type = "Nonsense"
@@ -183,3 +184,11 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_not_built(tmp_path: Path,
     with pytest.raises(BackendError) as caught:
         BACKENDS[kind]().build(nonsense)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", sorted(BACKENDS))
+def test_weights_that_are_no_numbers_are_the_fault_of_the_bundle(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip(LIBRARIES[kind], reason=f"the backend {kind} needs {LIBRARIES[kind]}")
+    bundle = Bundle.load(tiny_bundle.write(tmp_path, graph_of_nan()))
+    with pytest.raises(BundleError, match="not numbers"):
+        BACKENDS[kind]().build(bundle)
