@@ -40,7 +40,7 @@ def domain_flags(
     saturated = float(np.mean(picture >= high - _SATURATED_BAND * (high - low)))
     if saturated > _PARTLY:
         flags.append(Flag.MOSTLY_SATURATED if saturated > _MOSTLY else Flag.PARTLY_SATURATED)
-    detail = np.abs(_detail(picture, valid))
+    detail = np.abs(detail_of(picture, valid))
     bottom, top = np.percentile(inside[::8], (0.1, 99.9))
     if detail.size and float(np.median(detail)) < _LEAST_NOISE * (top - bottom):
         flags.append(Flag.NO_NOISE)
@@ -64,11 +64,11 @@ def _has_structure(
         return True
     variances, counts = [], []
     for side in _SCALES_PX:
-        detail = _detail(*_blocks(picture, valid, side))
+        detail = detail_of(*blocks_of(picture, valid, side))
         gains = [_gain(n, step, side) for n, step in zip(picture.shape, steps, strict=True)]
         variances.append(_variance(detail) * side**2 / math.prod(gains))
         counts.append(detail.size)
-    coarse = _without_trend(*_blocks(picture, valid, _TREND_PX))
+    coarse = without_trend(*blocks_of(picture, valid, _TREND_PX))
     variances.append(_variance(coarse) * _TREND_PX**2)
     counts.append(coarse.size)
     if min(counts) < _FEWEST_BLOCKS or min(variances) <= 0.0:
@@ -101,7 +101,7 @@ def _variance(values: NDArray[Any]) -> float:
     return float(np.var(values)) if values.size else 0.0
 
 
-def _blocks(
+def blocks_of(
     picture: NDArray[float32], valid: NDArray[bool_], side: int
 ) -> tuple[NDArray[float32], NDArray[bool_]]:
     """Average square blocks; second: those whose pixels are all valid."""
@@ -118,7 +118,7 @@ def _blocks(
     return np.asarray(mean, np.float32), np.asarray(share > 0.999)
 
 
-def _detail(picture: NDArray[float32], valid: NDArray[bool_]) -> NDArray[float32]:
+def detail_of(picture: NDArray[float32], valid: NDArray[bool_]) -> NDArray[float32]:
     """Diagonal Haar detail of 2 x 2 blocks, flat: the variance of independent pixels."""
     rows, columns = (length // 2 * 2 for length in picture.shape)
     corners = [np.s_[i:rows:2, j:columns:2] for i in (0, 1) for j in (0, 1)]
@@ -127,7 +127,7 @@ def _detail(picture: NDArray[float32], valid: NDArray[bool_]) -> NDArray[float32
     return np.asarray(((a - b - c + d) / 2)[whole], np.float32)
 
 
-def _without_trend(picture: NDArray[float32], valid: NDArray[bool_]) -> NDArray[float64]:
+def without_trend(picture: NDArray[float32], valid: NDArray[bool_]) -> NDArray[float64]:
     """Subtract the surface of second order that fits the valid pixels best; flat."""
     rows, columns = np.nonzero(valid)
     y, x = (

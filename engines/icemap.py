@@ -9,6 +9,8 @@ from enum import StrEnum
 from numpy import bool_, float32
 from numpy.typing import NDArray
 
+from engines.percentage import Evidence
+
 
 class Flag(StrEnum):
     """What is remarkable about an image (closed list: it becomes a label)."""
@@ -35,10 +37,49 @@ class Flag(StrEnum):
     MOSTLY_SATURATED = "mostly_saturated"
     PARTLY_SATURATED = "partly_saturated"
     SMALL_VALID_AREA = "small_valid_area"
+    CLIPPED = "clipped"
+    """Values pile up at the largest or the smallest: brighter or darker ones were cut."""
+    INVERTED = "inverted"
+    """Stored with dark and bright exchanged; turned back before it was measured."""
+    SCALED_BYTES = "scaled_bytes"
+    """Grey values from 0 to 255 whose zero is not that of the electrons."""
+    ZERO_UNKNOWN = "zero_unknown"
+    """Values of both signs, or below zero: not counts, but what is left of them."""
+    DOSE_UNKNOWN = "dose_unknown"
+    ANGLE_UNKNOWN = "angle_unknown"
+    UNEXPECTED_BRIGHTNESS = "unexpected_brightness"
+    """Much brighter or darker than the other tilts of its series say."""
+    UNFAMILIAR = "unfamiliar"
+    """Unlike what the network learned from; measured with a wider interval."""
+    OUT_OF_DOMAIN = "out_of_domain"
+    """No picture of a vitrified specimen, or too unlike any that the network learned from."""
 
 
-AMBER = frozenset({Flag.PARTLY_SATURATED, Flag.SMALL_VALID_AREA})
-"""Flags that do not keep an image from being measured; all others do."""
+AMBER = frozenset(
+    {
+        Flag.PARTLY_SATURATED,
+        Flag.SMALL_VALID_AREA,
+        Flag.CLIPPED,
+        Flag.INVERTED,
+        Flag.SCALED_BYTES,
+        Flag.ZERO_UNKNOWN,
+        Flag.DOSE_UNKNOWN,
+        Flag.ANGLE_UNKNOWN,
+        Flag.UNEXPECTED_BRIGHTNESS,
+        Flag.UNFAMILIAR,
+    }
+)
+"""Flags that do not keep an image from being measured but widen its interval; others do."""
+
+
+class Level(StrEnum):
+    """How familiar an image is to the network that reads it."""
+
+    GREEN = "green"
+    AMBER = "amber"
+    """Unfamiliar: a number with a wider interval."""
+    RED = "red"
+    """No opinion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +110,18 @@ class IceMap:
     """Share of the field that is valid; 0 where the image was not looked at that far."""
     flags: tuple[Flag, ...] = ()
     in_domain: bool = False
+    area_percent: Mapping[str, float] = field(default_factory=dict)
+    """Ice in percent of the valid area by contrast threshold, calibrated: `0.06`..."""
+    contrast: NDArray[float32] | None = None
+    """Bragg contrast, 0 to 1, where the bundle tells it."""
+    features: NDArray[float32] | None = None
+    """(features,): what the network saw, for telling whether a picture is familiar."""
+    memory_left: NDArray[float32] | None = None
+    """(channels, rows / 4, columns / 4), padded: for the neighbouring tilts."""
+    domain_score: float | None = None
+    """How strange the image is: 0 as most, 1 and more no opinion; None where nothing told it."""
+    domain_level: Level = Level.RED
+    used_neighbours: bool = False
+    """Whether neighbouring tilts had a say."""
+    evidence: Evidence | None = None
+    """What the percentage was read from; None where the image was not measured."""

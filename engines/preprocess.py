@@ -16,8 +16,9 @@ from engines.errors import PixelsError
 MAX_WORKING_PX = 1 << 26
 """Pixels of the largest picture that is made; more is a wrong pixel size, not an image."""
 
-_LARGEST_VALUE = 1e30
-"""Beyond this a value is treated as infinite: averages of it would overflow float32."""
+_LARGEST_VALUE = 1e15
+"""Beyond this a value is no count of any camera and treated as infinite: its square and sums of
+such would overflow float32."""
 _DILUTED = 1e-6
 """Share of its value that a lone native pixel leaves in an average, at least."""
 _MIN_LINE_PX = 32

@@ -225,7 +225,7 @@ def test_enormous_values_are_no_numbers() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-@pytest.mark.parametrize("bad", [2e30, 1e35, -3e38])
+@pytest.mark.parametrize("bad", [2e30, 6e26, 1e17, -3e38])
 def test_enormous_values_are_no_numbers_however_few(dtype: str, bad: float) -> None:
     image = counts((540, 540), dtype, 4)
     whole = prepare(image, 2.7, 13.5)
