@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.lamella import SHARED_SHARE, student_cdf
 from monitor.model import Decision, LamellaHistory, Reason
 from monitor.policies import MeanOverTiltsSettings
-from monitor.policies.mean_over_tilts import _student_cdf, _student_quantile
 from tests.builders import history, reading, tilt
 
 policy = MeanOverTiltsSettings().build(10.0)
@@ -87,11 +87,37 @@ def test_the_order_of_arrival_does_not_matter(
     assert one.probability_bad == pytest.approx(other.probability_bad, abs=1e-3)
 
 
+@given(st.lists(st.floats(0.0, 60.0), min_size=4, max_size=12), st.floats(0.1, 8.0))
+def test_tilts_that_err_together_are_hardly_surer_than_one(
+    percents: list[float], half_width: float
+) -> None:
+    verdict = policy.decide(history(list(percents), half_width))
+    low, high = verdict.ice_percent_low, verdict.ice_percent_high
+    assert verdict.ice_percent is not None and low is not None and high is not None
+    ends = [reading(percent, half_width) for percent in percents]
+    mean_reach = sum((one.percent_high or 0.0) - (one.percent or 0.0) for one in ends) / len(ends)
+    assert (
+        math.sqrt(SHARED_SHARE) * mean_reach - 0.01
+        <= high - verdict.ice_percent
+        <= mean_reach + 0.01
+    )
+
+
+def test_the_interval_is_that_of_the_tilts_seen() -> None:
+    blinking = policy.decide(history([0.0, 30.0, 0.0, 30.0], half_width=0.5))
+    assert blinking.ice_percent_high is not None and blinking.ice_percent_low is not None
+    assert blinking.ice_percent_high - blinking.ice_percent_low < 1.0
+    assert blinking.decision is Decision.UNDECIDED
+
+
+def test_nothing_is_sure_where_no_tilt_is() -> None:
+    assert policy.decide(history([2.0, 3.0, 1.0, 2.5], half_width=4.0)).ice_percent_low == 0.0
+
+
 @pytest.mark.parametrize(
     ("degrees", "quantile"),  # tables of Student's t, 95 %
     [(1, 6.3138), (2, 2.9200), (3, 2.3534), (4, 2.1318), (10, 1.8125), (40, 1.6839)],
 )
 def test_student_t_agrees_with_the_tables(degrees: int, quantile: float) -> None:
-    assert _student_quantile(0.95, degrees) == pytest.approx(quantile, rel=1e-4)
-    assert _student_cdf(quantile, degrees) == pytest.approx(0.95, abs=1e-5)
-    assert _student_cdf(-math.inf, degrees) == pytest.approx(0.0, abs=1e-9)
+    assert student_cdf(quantile, degrees) == pytest.approx(0.95, abs=1e-5)
+    assert student_cdf(-math.inf, degrees) == pytest.approx(0.0, abs=1e-9)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from engines.lamella import Measured, mean_of, probability_above
 from monitor.model import Decision, IceReading, LamellaHistory, Reason, Verdict
-
-_Z90 = 1.6449
-"""Half-width of a two-sided 90 % normal interval, in standard deviations."""
 
 
 class MeanOverTiltsSettings(BaseModel):
@@ -34,13 +31,10 @@ class MeanOverTiltsSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class MeanOverTilts:
-    """P(mean ice over the tilts > limit), from the spread over tilts and the readings' intervals.
+    """P(mean ice of the lamella > limit), from the readings' intervals and their scatter.
 
-    The mean of n readings has the variance s^2 / n + sum(e_i^2) / n^2 + f^2: s is the scatter over
-    the tilts (ice blinks), e_i the error of one reading from its own 90 % interval, on the side
-    that faces the limit, and f an error that all readings of one lamella share (the network
-    misreads one specimen alike at all tilts), taken as half the mean of the e_i. A Student t with
-    n - 1 degrees of freedom judges it.
+    The published interval is that of the mean over the tilts seen; the probability is about the
+    whole lamella (`engines.lamella`).
     """
 
     settings: MeanOverTiltsSettings
@@ -48,38 +42,26 @@ class MeanOverTilts:
 
     def decide(self, history: LamellaHistory) -> Verdict:
         """Weigh the readings of one lamella."""
-        usable = [reading for _, reading in history.readings if _counts(reading)]
+        usable = [one for _, reading in history.readings if (one := _measured(reading))]
         seen = len(history.readings)
         if not usable:
             reason = Reason.NOTHING_MEASURABLE if seen else Reason.TOO_FEW_TILTS
             text = f"None of {_tilts(seen)} could be measured: keep acquiring."
             verdict = (Decision.UNDECIDED, reason, text)
             return Verdict(*verdict, None, None, None, None, seen, history.tilts_expected)
-        mean, error = self._mean_and_error(usable)
-        probability = _probability_above(self.limit_percent, mean, error, len(usable))
+        mean, probability = mean_of(usable), probability_above(self.limit_percent, usable)
         decision, reason = self._judge(probability, len(usable), history.previous)
-        half = _student_quantile(0.95, len(usable) - 1) * error
         return Verdict(
             decision=decision,
             reason=reason,
-            explanation=self._explain(decision, reason, mean, probability, len(usable)),
-            ice_percent=round(mean, 3),
-            ice_percent_low=round(max(0.0, mean - half), 3),
-            ice_percent_high=round(min(100.0, mean + half), 3),
+            explanation=self._explain(decision, reason, mean.percent, probability, len(usable)),
+            ice_percent=round(mean.percent, 3),
+            ice_percent_low=round(mean.low, 3),
+            ice_percent_high=round(mean.high, 3),
             probability_bad=round(probability, 4),
             tilts_seen=seen,
             tilts_expected=history.tilts_expected,
         )
-
-    def _mean_and_error(self, readings: list[IceReading]) -> tuple[float, float]:
-        count = len(readings)
-        values = [reading.percent or 0.0 for reading in readings]
-        errors = [_error_towards(self.limit_percent, reading) for reading in readings]
-        mean = sum(values) / count
-        scatter = sum((value - mean) ** 2 for value in values) / max(1, count - 1)
-        own = sum(error**2 for error in errors) / count**2
-        shared = (sum(errors) / count) ** 2 * _SHARED_SHARE
-        return mean, math.sqrt(scatter / count + own + shared)
 
     def _judge(self, bad: float, measured: int, previous: Decision) -> tuple[Decision, Reason]:
         if measured < self.settings.minimum_tilts:
@@ -106,57 +88,13 @@ class MeanOverTilts:
         return f"{mean_text} is not yet surely above or below {limit}: keep acquiring."
 
 
-def _counts(reading: IceReading) -> bool:
-    return reading.percent is not None and reading.in_domain
+def _measured(reading: IceReading) -> Measured | None:
+    """Take what counts of a reading; None where it has no say."""
+    percent, low, high = reading.percent, reading.percent_low, reading.percent_high
+    if percent is None or not reading.in_domain:
+        return None
+    return Measured(percent, percent if low is None else low, percent if high is None else high)
 
 
 def _tilts(count: int) -> str:
     return f"{count} tilt" if count == 1 else f"{count} tilts"
-
-
-_SHARED_SHARE = 0.25
-"""Share of a reading's error variance taken as common to all tilts of a lamella."""
-
-
-def _error_towards(limit: float, reading: IceReading) -> float:
-    """Standard error of a reading on the side of its interval where the limit lies."""
-    if reading.percent is None or reading.percent_low is None or reading.percent_high is None:
-        return 0.0
-    above = reading.percent > limit
-    reach = (
-        reading.percent - reading.percent_low if above else reading.percent_high - reading.percent
-    )
-    return reach / _Z90
-
-
-def _probability_above(limit: float, mean: float, error: float, count: int) -> float:
-    if error <= 0.0:
-        return 1.0 if mean > limit else 0.0
-    return _student_cdf((mean - limit) / error, max(1, count - 1))
-
-
-def _student_cdf(t: float, degrees: int) -> float:
-    """Cumulative Student t for whole degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4)."""
-    theta = math.atan(t / math.sqrt(degrees))
-    cosine, total, term = math.cos(theta), 0.0, 1.0
-    if degrees % 2:
-        term = cosine
-        for k in range(1, degrees - 1, 2):
-            total += term
-            term *= cosine**2 * (k + 1) / (k + 2)
-        return 0.5 + (theta + (math.sin(theta) * total if degrees > 1 else 0.0)) / math.pi
-    for k in range(0, degrees - 1, 2):
-        total += term
-        term *= cosine**2 * (k + 1) / (k + 2)
-    return 0.5 + math.sin(theta) * total / 2.0
-
-
-def _student_quantile(probability: float, degrees: int) -> float:
-    """Inverse of `_student_cdf` above one half, by bisection."""
-    low, high = 0.0, 1e3
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        low, high = (
-            (middle, high) if _student_cdf(middle, max(1, degrees)) < probability else (low, middle)
-        )
-    return high
