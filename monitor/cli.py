@@ -11,7 +11,9 @@ from typing import Annotated
 
 import typer
 
+from monitor.default_command import DEFAULT, DefaultGroup
 from monitor.errors import ConfigError, MonitorError
+from monitor.evaluate_command import evaluate_app
 
 app = typer.Typer(
     name="icewatch",
@@ -20,6 +22,14 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+)
+
+app.add_typer(evaluate_app, name="evaluate")
+simulate_app = typer.Typer(cls=DefaultGroup, rich_markup_mode=None)
+app.add_typer(
+    simulate_app,
+    name="simulate",
+    help="Let a pretend microscope write tilt series, or simulate a data set to train on.",
 )
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="TOML configuration file")]
@@ -75,8 +85,10 @@ def demo(
     return play(keep, speed)
 
 
-@app.command(
-    epilog="Example: icewatch simulate OUT --layout pacetomo --speed 20 --truth truth.jsonl"
+@simulate_app.command(
+    DEFAULT,
+    epilog="Example: icewatch simulate OUT --layout pacetomo --speed 20 --truth truth.jsonl\n\n"
+    "Example: icewatch simulate dataset OUT --seed 1 --series 100 (its options: --help)",
 )
 def simulate(
     out: Annotated[Path, typer.Argument(help="Directory to write in: a new one, or an empty one")],
@@ -122,7 +134,10 @@ def simulate(
     ] = None,
     append: Annotated[bool, typer.Option("--append", help="Add a session to OUT")] = False,
 ) -> int:
-    """Let a pretend microscope write tilt series as the real programs do."""
+    """Let a pretend microscope write tilt series as the real programs do.
+
+    Or, with `dataset` for OUT, simulate tilts with their truth to train and test networks on.
+    """
     from monitor.simulate.command import simulate as write_session
     from monitor.simulate.request import Request
 
@@ -144,6 +159,27 @@ def simulate(
         append=append,
     )
     return write_session(request)
+
+
+@simulate_app.command(
+    "dataset", epilog="Example: icewatch simulate dataset OUT --seed 1 --series 100 --workers 2"
+)
+def simulate_dataset(
+    out: Annotated[Path, typer.Argument(help="Directory to write in; what is there is continued")],
+    seed: Annotated[int, typer.Option(help="Seed of all that is drawn", min=0)],
+    series: Annotated[int, typer.Option(help="Number of tilt series", min=1, max=1_000_000)],
+    families: Annotated[
+        str,
+        typer.Option(help="train, held-out, foreign, foreign-test, or names of families, by comma"),
+    ] = "train",
+    tilts: Annotated[int, typer.Option(help="Tilts of each series", min=1, max=200)] = 4,
+    size_px: Annotated[int, typer.Option(help="Side of a picture, px", min=64, max=1024)] = 320,
+    workers: Annotated[int, typer.Option(help="Processes to simulate with", min=1, max=256)] = 1,
+) -> int:
+    """Simulate tilts with and without ice and their exact truth, to train and test networks on."""
+    from monitor.simulate.dataset import Request, simulate_dataset
+
+    return simulate_dataset(Request(out, seed, series, families, tilts, size_px, workers))
 
 
 @app.command(epilog="Example: icewatch replay /data/finished --to /data/offload --speed 20")
@@ -185,21 +221,28 @@ def check(config: Annotated[Path, typer.Argument(help="TOML configuration file")
     from monitor.settings import load
 
     settings = load(config)
-    check_bundle(config, settings.model.bundle, settings.model.backend)
+    check_bundle(config, settings.model.bundle, settings.model.backend, warm_up=True)
     typer.echo(f"{config}: ok")
     if not settings.acquisition.directory.exists():
         typer.echo(f"note: '{settings.acquisition.directory}' is not there yet; `run` waits for it")
 
 
-def check_bundle(config: Path, bundle: str, backend: str) -> None:
-    """Raise `ConfigError` where the bundle or the backend of a configuration cannot be used."""
+def check_bundle(config: Path, bundle: str, backend: str, *, warm_up: bool = False) -> None:
+    """Raise `ConfigError` where the bundle or the backend of a configuration cannot be used.
+
+    `warm_up` builds the backend, as the daemon's worker does by itself: two cost it 85 MB.
+    """
     from engines.bundle import Bundle
+    from engines.domain_file import monitor_of
     from engines.errors import BackendError, BundleError
     from monitor.network import choose_backend
 
     try:
-        Bundle.load(bundle)
-        choose_backend(backend)
+        loaded = Bundle.load(bundle)
+        monitor_of(loaded)
+        chosen = choose_backend(backend)
+        if warm_up:
+            chosen.build(loaded).close()
     except BundleError as error:
         raise ConfigError(f"{config}: model.bundle: {error}") from error
     except BackendError as error:

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from engines.bundle import MANIFEST, manifest_entry
+from engines.domain_file import DOMAIN
 from monitor.health import judge
 from monitor.intake import Intake, IntakeStatus
 from monitor.problems import Problems
 from monitor.sources import all_sources
+from tests import tiny_bundle
 from tests.daemon import ROOT, Daemon, Microscope, picture
 from tests.ports import free_port
 from tests.privileges import as_nobody
+from tests.test_bundle import graph_of_nan
 from tests.waiting import wait_until
 
 COMMANDS = ("demo", "run", "check", "score", "listen", "status", "retry")
@@ -89,6 +93,39 @@ def test_a_backend_that_is_not_there_is_refused(tmp_path: Path) -> None:
     found = icewatch("check", str(daemon.config))
     assert found.returncode == 2
     assert "model.backend" in found.stderr
+
+
+def test_a_bundle_whose_weights_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    bundle = tiny_bundle.write(tmp_path / "nan", graph_of_nan())
+    found = icewatch("check", str(Daemon(tmp_path, bundle=bundle).config))
+    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
+    assert "model.bundle: " in found.stderr
+    assert "not numbers (NaN)" in found.stderr
+
+
+def test_check_and_run_refuse_a_damaged_monitor(tmp_path: Path) -> None:
+    content = b"no archive"
+    bundle = tiny_bundle.write(tmp_path / "damaged")
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    manifest["files"][DOMAIN] = manifest_entry(content)
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    (bundle / DOMAIN).write_bytes(content)
+    daemon = Daemon(tmp_path, bundle=bundle)
+    check = icewatch("check", str(daemon.config))
+    run = icewatch("run", "--config", str(daemon.config))
+    assert check.returncode == run.returncode == 2
+    assert check.stderr == run.stderr
+    assert "domain.npz' is no monitor of this bundle" in check.stderr
+    assert check.stderr.count("\n") == 1
+
+
+def test_check_needs_no_torch(tmp_path: Path) -> None:
+    words = ["check", str(Daemon(tmp_path).config)]
+    program = (
+        f"import sys; from monitor.cli import app; app({words!r}, standalone_mode=False); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
 def test_nobody_answers() -> None:

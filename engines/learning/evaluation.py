@@ -1,227 +1,219 @@
-"""What a bundle is worth: figures by family of simulated tilts, and on real pictures."""
+"""What a bundle is worth: figures of each tilt, of each family, and of all of them together."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
-from numpy import bool_, float32, float64
+from numpy import bool_, float64
 from numpy.typing import NDArray
 
+from engines.errors import EngineError
 from engines.icemap import IceMap
-from engines.learning.measuring import Measured, overlap
-from engines.readers.mrc import read_header, read_section
-from engines.segmenter import Segmenter
+from engines.learning.evaluation_statistics import Interval, mean, mean_interval
+from engines.learning.evaluation_tables import Table, number, share, with_interval
 
-ICE_FREE_PERCENT = 0.0
 FALSE_ALARM_PERCENT = 1.0
-HIT_SHARE = 0.2
-"""Share of an outlined grain that the mask must cover for a hit."""
+TOGETHER = "together"
+"""Name of the row that sums up all families."""
+DEFINITION = (
+    "Ice percent: share of the valid area whose noise-free Bragg contrast exceeds 0.10, dark or "
+    "as the bright ghost of a grain beside it."
+)
+
+
+class EvaluationError(EngineError):
+    """Raised where there is nothing sound to evaluate: one sentence says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class TiltFigures:
-    """How one simulated tilt was measured."""
+    """How one tilt was measured, beside its truth; percentages are 0 to 100."""
 
     family: str
-    measured: bool
+    series: str
     true_percent: float
-    percent: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    intersection: int = 0
-    union: int = 0
+    angle_deg: float | None = None
+    percent: float | None = None
+    """None where the tilt was given no opinion."""
+    low: float | None = None
+    high: float | None = None
+    true_px: int = 0
+    """Pixels of true ice in the valid area, where the tilt was measured."""
+    found_px: int = 0
+    intersection_px: int = 0
+    valid_percent: float = 0.0
+    flags: tuple[str, ...] = ()
+    kind: str = ""
+    """What an out-of-domain picture shows; "" for one that is in domain."""
+    domain_score: float | None = None
+    """How strange the picture is."""
+    level: str = ""
+    """green, amber or red."""
 
 
-def figures_of(measured: Measured) -> TiltFigures:
-    """Compare what was found in one exposure with the truth."""
-    found, scene = measured.found, measured.scene
-    family, true = str(scene.about["family"]), measured.true_percent
-    if found.percent is None or found.percent_low is None or found.percent_high is None:
-        return TiltFigures(family, False, true)
+def figures_of(
+    found: IceMap, true_ice: NDArray[bool_], true_percent: float, about: TiltFigures
+) -> TiltFigures:
+    """Compare what was found in one tilt with its true ice, (rows, columns) of the ice map.
+
+    Names are taken from `about`.
+    """
+    measured = found.percent is not None
     return TiltFigures(
-        family,
-        True,
-        true,
-        found.percent,
-        found.percent_low,
-        found.percent_high,
-        *overlap(found.ice, scene.label("0.10") & scene.valid),
+        family=about.family,
+        series=about.series,
+        true_percent=true_percent,
+        angle_deg=about.angle_deg,
+        percent=found.percent,
+        low=found.percent_low,
+        high=found.percent_high,
+        true_px=int(np.count_nonzero(true_ice)) if measured else 0,
+        found_px=int(np.count_nonzero(found.ice)) if measured else 0,
+        intersection_px=int(np.count_nonzero(found.ice & true_ice)) if measured else 0,
+        valid_percent=found.valid_area_percent,
+        flags=tuple(str(flag) for flag in found.flags),
+        kind=about.kind,
+        domain_score=found.domain_score,
+        level=str(found.domain_level),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class FamilyFigures:
-    """Figures of a family; percentages of ice in percentage points."""
+    """Figures of a family; errors of the percentage in percentage points.
+
+    Intervals hold 95 % of what a bootstrap over whole series gives, or over tilts of a single one.
+    """
 
     family: str
+    series: int
     tilts: int
     not_measured: int
-    mean_true: float
-    iou: float
-    """Over all pixels of all tilts together."""
-    mean_absolute_error: float
-    bias: float
-    coverage: float
-    """Share of tilts whose interval holds the truth."""
+    mean_true: float | None
+    mean_true_interval: Interval | None
+    mean_percent: float | None
+    mean_percent_interval: Interval | None
+    iou: float | None
+    """Over all pixels of all measured tilts together; None where none of them is ice."""
+    f1: float | None
+    mean_absolute_error: float | None
+    mean_absolute_error_interval: Interval | None
+    bias: float | None
+    bias_interval: Interval | None
+    coverage: float | None
+    """Share of measured tilts whose 90 % interval holds the truth."""
+    mean_width: float | None
+    """Of the interval."""
     ice_free_tilts: int
-    false_percent: float
+    false_percent: float | None
     """Mean percentage on tilts without any ice."""
-    false_alarms: float
+    false_alarms: float | None
     """Share of tilts without any ice on which more than 1 % is reported."""
 
 
 def summarise(family: str, tilts: Sequence[TiltFigures]) -> FamilyFigures:
-    """Sum up the tilts of a family."""
-    seen = [t for t in tilts if t.measured]
-    true = np.array([t.true_percent for t in seen])
-    percent = np.array([t.percent for t in seen])
-    inside = [t.low - 1e-6 <= t.true_percent <= t.high + 1e-6 for t in seen]
-    free = percent[true <= ICE_FREE_PERCENT]
+    """Sum up tilts."""
+    seen = [t for t in tilts if t.percent is not None]
+    groups = _groups(seen)
+    true, percent = _column(seen, "true_percent"), _column(seen, "percent")
+    low, high = _column(seen, "low"), _column(seen, "high")
+    error, free = percent - true, percent[true <= 0.0]
+    inside = (low - 1e-6 <= true) & (true <= high + 1e-6)
+    overlap = sum(t.intersection_px for t in seen)
+    both = sum(t.true_px + t.found_px for t in seen)
+    some = any(t.true_px for t in seen)
     return FamilyFigures(
         family=family,
+        series=len({t.series for t in tilts}),
         tilts=len(tilts),
         not_measured=len(tilts) - len(seen),
-        mean_true=_mean(true),
-        iou=sum(t.intersection for t in seen) / max(1, sum(t.union for t in seen)),
-        mean_absolute_error=_mean(np.abs(percent - true)),
-        bias=_mean(percent - true),
-        coverage=_mean(np.array(inside, float)),
+        mean_true=mean(true),
+        mean_true_interval=mean_interval(true, groups),
+        mean_percent=mean(percent),
+        mean_percent_interval=mean_interval(percent, groups),
+        iou=overlap / (both - overlap) if some else None,
+        f1=2.0 * overlap / both if some else None,
+        mean_absolute_error=mean(np.abs(error)),
+        mean_absolute_error_interval=mean_interval(np.abs(error), groups),
+        bias=mean(error),
+        bias_interval=mean_interval(error, groups),
+        coverage=mean(inside.astype(float64)),
+        mean_width=mean(high - low),
         ice_free_tilts=len(free),
-        false_percent=_mean(free),
-        false_alarms=_mean((free > FALSE_ALARM_PERCENT).astype(float)),
+        false_percent=mean(free),
+        false_alarms=mean((free > FALSE_ALARM_PERCENT).astype(float64)),
     )
+
+
+def _groups(tilts: Sequence[TiltFigures]) -> list[str]:
+    """Groups to draw by bootstrap: series, or tilts where there is but one series."""
+    several = len({t.series for t in tilts}) > 1
+    return [t.series if several else str(index) for index, t in enumerate(tilts)]
+
+
+def _column(tilts: Sequence[TiltFigures], name: str) -> NDArray[float64]:
+    return np.array([getattr(tilt, name) for tilt in tilts], float64)
 
 
 def by_family(tilts: Sequence[TiltFigures]) -> list[FamilyFigures]:
-    """Sum up each family by itself."""
-    names = sorted({t.family for t in tilts})
-    return [summarise(name, [t for t in tilts if t.family == name]) for name in names]
+    """Sum up each family by itself, then, if there are several, all of them together."""
+    names = sorted({t.family for t in tilts}, key=family_order)
+    families = [summarise(name, [t for t in tilts if t.family == name]) for name in names]
+    return [*families, summarise(TOGETHER, tilts)] if len(families) > 1 else families
 
 
-def table(families: Iterable[FamilyFigures]) -> str:
-    """Write figures as a Markdown table."""
-    lines = [
-        "| family | tilts | true ice, % | IoU | MAE, pp | bias, pp | in interval "
-        "| ice-free tilts | false ice, % | over 1 % |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for f in families:
-        lines.append(
-            f"| {f.family} | {f.tilts} | {f.mean_true:.2f} | {f.iou:.3f} "
-            f"| {f.mean_absolute_error:.2f} | {f.bias:+.2f} | {100 * f.coverage:.0f} % "
-            f"| {f.ice_free_tilts} | {f.false_percent:.2f} | {100 * f.false_alarms:.0f} % |"
+def family_order(family: str) -> tuple[int, int, str]:
+    """Sort families: like EMPIAR's, then held-out domains by their number, then others."""
+    head = family.split("_", maxsplit=1)[0]
+    if head[:1] == "h" and head[1:].isdigit():
+        return (1, int(head[1:]), family)
+    return (0 if family.startswith("test_") else 2, 0, family)
+
+
+def percent_table(
+    families: Iterable[FamilyFigures], title: str = "Percentage", definition: str = DEFINITION
+) -> Table:
+    """How true the percentages are, one row for each family."""
+    rows = [
+        (
+            f.family,
+            f"{f.series}",
+            f"{f.tilts}",
+            with_interval(f.mean_true, f.mean_true_interval),
+            with_interval(f.mean_percent, f.mean_percent_interval),
+            with_interval(f.mean_absolute_error, f.mean_absolute_error_interval),
+            with_interval(f.bias, f.bias_interval, sign=True),
         )
-    return "\n".join(lines) + "\n"
-
-
-@dataclass(frozen=True, slots=True)
-class RealFigures:
-    """What was found in one real picture."""
-
-    file: str
-    percent: float | None
-    low: float | None
-    high: float | None
-    valid_area_percent: float
-    flags: tuple[str, ...]
-    strong_grains: int = 0
-    """Outlined by eye."""
-    found_grains: int = 0
-    """Of which the network marks at least a fifth."""
-    counted_grains: int = 0
-    """Of which the mask holds at least a fifth once parts under the least area are dropped."""
-
-
-def measure_real(
-    segmenter: Segmenter, path: Path, pixel_size_angstrom: float | None, threshold: float
-) -> tuple[RealFigures, IceMap]:
-    """Measure a real picture; the pixel size of its header holds where none is given."""
-    header = read_header(path)
-    image = read_section(path, 0, header)
-    found = segmenter.read(image, pixel_size_angstrom or header.pixel_size_angstrom)
-    ellipses = strong_grains(path)
-    masks = [ellipse(e, image.shape, found.ice.shape) for e in ellipses]
-    marked = found.probability > threshold
-    found_grains, counted_grains = (
-        sum(bool(area[mask].mean() >= HIT_SHARE) for mask in masks if mask.any())
-        for area in (marked, found.ice)
-    )
-    figures = RealFigures(
-        path.name,
-        found.percent,
-        found.percent_low,
-        found.percent_high,
-        found.valid_area_percent,
-        tuple(str(flag) for flag in found.flags),
-        len(ellipses),
-        found_grains,
-        counted_grains,
-    )
-    return figures, found
-
-
-def strong_grains(path: Path) -> list[tuple[float, float, float, float]]:
-    """Read the outlines of strong grains from a `marks.json` beside a picture, if there is one.
-
-    Each is x, y, rx, ry of an ellipse in pixels, counted from the upper left of the picture as
-    displayed, its last row up.
-    """
-    marks = path.parent / "marks.json"
-    if not marks.exists():
-        return []
-    outlines: list[tuple[float, float, float, float]] = []
-    for image in json.loads(marks.read_text())["images"]:
-        if image["file"] == path.name:
-            outlines += [(x, y, rx, ry) for x, y, rx, ry in image["strong"]]
-    return outlines
-
-
-def ellipse(
-    mark: tuple[float, float, float, float], native: tuple[int, ...], shape: tuple[int, ...]
-) -> NDArray[bool_]:
-    """Draw an outlined grain in the rows and columns of an ice map: (rows, columns)."""
-    x, y, rx, ry = mark
-    rows, columns = np.indices(shape[:2], float32)
-    native_row = (rows + 0.5) * native[0] / shape[0] - 0.5
-    native_column = (columns + 0.5) * native[1] / shape[1] - 0.5
-    displayed_y = native[0] - 1 - native_row
-    return np.asarray(((native_column - x) / rx) ** 2 + ((displayed_y - y) / ry) ** 2 <= 1.0)
-
-
-def write_report(
-    out: Path, tilts: Sequence[TiltFigures], real: Sequence[RealFigures]
-) -> list[FamilyFigures]:
-    """Write `report.json` and `report.md` to a folder: the figures by family."""
-    families = by_family(tilts)
-    content = {
-        "families": [asdict(f) for f in families],
-        "real": [asdict(r) for r in real],
-    }
-    (out / "report.json").write_text(json.dumps(content, indent=1) + "\n")
-    (out / "report.md").write_text(table(families) + "\n" + real_table(real))
-    return families
-
-
-def real_table(real: Sequence[RealFigures]) -> str:
-    """Write the figures of real pictures as a Markdown table."""
-    lines = [
-        "| picture | ice, % | interval | valid, % | strong grains | found | counted | flags |",
-        "|---|---|---|---|---|---|---|---|",
+        for f in families
     ]
-    for r in real:
-        percent = "-" if r.percent is None else f"{r.percent:.2f}"
-        interval = "-" if r.low is None or r.high is None else f"{r.low:.1f} to {r.high:.1f}"
-        lines.append(
-            f"| {r.file} | {percent} | {interval} | {r.valid_area_percent:.0f} "
-            f"| {r.strong_grains} | {r.found_grains} | {r.counted_grains} "
-            f"| {', '.join(r.flags) or '-'} |"
+    columns = ("family", "series", "tilts", "true %", "measured %", "MAE pp", "bias pp")
+    note = f"{definition} pp: percentage points; in brackets 95 % intervals by bootstrap."
+    return Table(title, columns, tuple(rows), note)
+
+
+def mask_table(
+    families: Iterable[FamilyFigures], title: str = "Intervals, masks, ice-free tilts"
+) -> Table:
+    """How often intervals hold, how well ice is outlined, and what is read where there is none."""
+    rows = [
+        (
+            f.family,
+            share(f.not_measured / f.tilts if f.tilts else None, 1),
+            share(f.coverage),
+            number(f.mean_width, 1),
+            number(f.iou, 3),
+            number(f.f1, 3),
+            f"{f.ice_free_tilts}",
+            number(f.false_percent),
+            share(f.false_alarms),
         )
-    return "\n".join(lines) + "\n"
-
-
-def _mean(values: NDArray[float64]) -> float:
-    return float(values.mean()) if len(values) else 0.0
+        for f in families
+    ]
+    columns = "family, no opinion, in interval, width pp, IoU, F1, ice-free tilts, false ice %"
+    note = (
+        "In interval: share of tilts whose 90 % interval holds the truth; IoU and F1 over all "
+        "pixels together; false ice: mean percentage of the tilts without ice."
+    )
+    return Table(title, (*columns.split(", "), "over 1 %"), tuple(rows), note)
