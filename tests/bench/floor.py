@@ -11,6 +11,7 @@ import onnxruntime  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from engines.backends.onnx_runtime import usable_cores
+from engines.backends.protocol import Ports
 from engines.bundle import GRAPH, SIDE_STEP_PX, Bundle
 from engines.preprocess import working_shape
 from tests.bench.tilts import PIXEL_SIZE_ANGSTROM, SIDE_PX
@@ -31,6 +32,7 @@ class Floor:
         self._picture = np.zeros((1, 1, side, side), np.float32)
         self._valid = np.zeros_like(self._picture)
         self._valid[..., : self.working_px, : self.working_px] = 1.0
+        self._inputs = Ports.of(bundle.manifest).inputs(self._picture, self._valid, None)
         self.setting, self._session = self._fastest(bundle.read(GRAPH))
 
     def _fastest(self, graph: bytes) -> tuple[str, Any]:
@@ -62,7 +64,7 @@ class Floor:
 
     def _infer(self, session: Any) -> float:
         start = time.perf_counter()
-        session.run(None, {"picture": self._picture, "valid": self._valid})
+        session.run(None, self._inputs)
         return time.perf_counter() - start
 
 
