@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +34,7 @@ from monitor.readings import missing_of, reading_of
 from monitor.score_files import FileToScore, complain, files_to_score, landed, refuse_missing
 from monitor.screen import console, plain
 from monitor.sources import tilts_on_disk
+from monitor.writable import refuse_unwritable
 
 if TYPE_CHECKING:
     from engines.learning.evaluation_annotated import AnnotatedTilt
@@ -156,7 +156,7 @@ def _evaluate(output: Output, work: Callable[[Segmenter, Manifest], Report]) -> 
     """Load the bundle, let `work` measure, write its report and print it."""
     from engines.learning.evaluation import EvaluationError
 
-    _refuse_unwritable(output.out)
+    refuse_unwritable("--out", output.out)
     try:
         segmenter = load_segmenter(output.model, "auto")
         manifest = Bundle.load(output.model).manifest
@@ -179,17 +179,6 @@ def _evaluate(output: Output, work: Callable[[Segmenter, Manifest], Report]) -> 
         )
     _print(report, output)
     return 0
-
-
-def _refuse_unwritable(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"--out {directory}: cannot be written to: {error.strerror}; name a folder that can"
-        ) from error
 
 
 def _print(report: Report, output: Output) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +39,7 @@ from monitor.score_files import (
 from monitor.screen import bar, console, interval_text, percent_text, plain
 from monitor.sources import tilts_on_disk
 from monitor.twins import is_twin
+from monitor.writable import refuse_unwritable
 
 LIMIT_PERCENT = 10.0
 _LARGEST_PIXEL_ANGSTROM = 1e4
@@ -102,7 +102,7 @@ def score_paths(request: Request) -> int:
     for path in request.paths:
         refuse_missing(path)
     if request.masks:
-        _refuse_unwritable(request.masks)
+        refuse_unwritable("--masks", request.masks)
     try:
         segmenter = load_segmenter(request.bundle, "auto")
     except BundleError as error:
@@ -120,17 +120,6 @@ def score_paths(request: Request) -> int:
     if not scored:
         raise MonitorError(f"nothing could be scored in {len(files)} files; see the lines above")
     return 0 if masks_done else 1
-
-
-def _refuse_unwritable(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"--masks {directory}: cannot be written to: {error.strerror}; name a folder that can"
-        ) from error
 
 
 def _score_files(

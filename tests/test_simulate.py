@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import pytest
 
 from engines.microscope_step import Step
 from engines.readers.mrc import read_header, read_section
-from monitor.cli import main
 from monitor.errors import ConfigError
 from monitor.simulate.command import simulate
 from monitor.simulate.custom import PATTERN
@@ -25,6 +23,7 @@ from monitor.simulate.layouts import SCRIPTS
 from monitor.simulate.request import LAYOUTS
 from monitor.simulate.script import Wait
 from monitor.simulate.session import Session
+from tests.commands import icewatch
 from tests.daemon import PATIENCE_S, Daemon, Subscriber
 from tests.simulated import (
     check_disk,
@@ -108,18 +107,6 @@ def test_a_daemon_finds_every_exposure_whatever_goes_wrong(
     layout: str, fault: str, daemon: Daemon
 ) -> None:
     watch(daemon, layout, fault, series=6 if layout == "mixed" else 2, tilts=4, speed=20.0)
-
-
-def icewatch(
-    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[int, str, str]:
-    """Run the command in the folder that is current; gives status, output and complaint."""
-    monkeypatch.setattr(sys, "argv", ["icewatch", *shlex.split(words)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    said = capsys.readouterr()
-    assert isinstance(end.value.code, int)
-    return end.value.code, said.out, said.err
 
 
 def test_the_examples_of_the_help_work(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import signal
 import subprocess
 import sys
@@ -19,22 +18,10 @@ from engines.learning.dataset import DatasetSettings, families_named, make_datas
 from engines.learning.shards import list_shards, read_about, read_scene
 from engines.simulation import FAMILIES, HELD_OUT_FAMILIES
 from engines.simulation.foreign import FOREIGN_FAMILIES, FOREIGN_KINDS, FOREIGN_TEST_FAMILIES
-from monitor.cli import main
+from tests.commands import icewatch
 from tests.waiting import wait_until
 
 SMALL = "--seed 3 --series 3 --tilts 2 --size-px 64 --families plunge,h8_matrix,foreign_atlas"
-
-
-def icewatch(
-    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[int, str, str]:
-    """Run the command; gives status, output and complaint."""
-    monkeypatch.setattr(sys, "argv", ["icewatch", *shlex.split(words)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    said = capsys.readouterr()
-    assert isinstance(end.value.code, int)
-    return end.value.code, said.out, said.err
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +31,3 @@ class Calibrated:
         """Read what `write` wrote."""
         content = json.loads((run / FILE).read_text())
         return cls(content["threshold"], _CALIBRATION.validate_python(content["calibration"]))
-
-
-def calibrate(run: Path, data: Sequence[Path], seed: int, limit: int) -> Calibrated:
-    """Calibrate a run on data sets that its weights never saw, `limit` series of each at most.
-
-    What was measured is kept in the folder of the run, so that calibrating again takes a second.
-    """
-    from engines.learning.calibrate import calibrated_by, of_run
-
-    fitted = calibrated_by(of_run(run, run, seed, limit).measured(data))
-    return Calibrated(fitted.threshold, fitted.calibration)
