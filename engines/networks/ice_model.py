@@ -48,6 +48,13 @@ class SinglePrecisionGroupNorm(nn.Module):
         return normalised.to(features.dtype)
 
 
+class Sum(nn.Module):
+    """Adds the levels of a pyramid; the published decoder lays them one on the other first."""
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        return sum(levels[1:], start=levels[0])
+
+
 class IceModel(nn.Module):
     """Everything after the prepared picture: scaling, network, probabilities, area sums."""
 
@@ -193,6 +200,7 @@ def _build(settings: NetworkSettings) -> tuple[Any, int, int]:
         upsampling=1,
         **given,
     )
+    fpn.decoder.merge = Sum()
     return fpn, settings.segmentation_channels, 4
 
 
