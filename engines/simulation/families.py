@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from engines.simulation.contents import CELL, LAMELLA
 from engines.simulation.parameters import TRAINING
 
-FAMILIES = ("generic", "f10987", "f11058", "f11166", "f11221", "plunge")
+NEAR_FOCUS = "near_focus"
+FAMILIES = ("generic", NEAR_FOCUS, "f10987", "f11058", "f11166", "f11221", "plunge")
 """Families to train on."""
 
 EMPIAR_LIKE = ("test_f10987", "test_f11058", "test_f11166", "test_f11221", "test_f11830")
@@ -67,6 +68,8 @@ class Family:
     """Share without energy filter, of those at 300 kV."""
     unfiltered_200_share: float = 0.0
     """Share without energy filter, of those at 200 kV."""
+    absorption_rad: Range = (0.0, 0.0)
+    """Amplitude contrast of everything, as a shift of phase."""
     phase_plate_share: float = 0.0
     blocked_share: float = 0.25
     """Share whose objective aperture stops every reflection of ice."""

@@ -10,7 +10,7 @@ import numpy as np
 from engines.simulation.contents import CELL, FILM, LAMELLA
 from engines.simulation.domains import DOMAINS, held_out_layout
 from engines.simulation.draws import Draws, bell, chance, log_uniform
-from engines.simulation.families import Family
+from engines.simulation.families import NEAR_FOCUS, Family
 from engines.simulation.parameters import (
     ICE_KINDS,
     ICE_LAYOUTS,
@@ -48,6 +48,8 @@ def draw_parameters(
     generator = draws.stream("parameters")
     if family == "generic":
         ranges = _generic(generator)
+    elif family == NEAR_FOCUS:
+        ranges = _near_focus(generator)
     elif family == "held_out_layout":
         ranges = held_out_layout(generator)
     else:
@@ -70,6 +72,13 @@ def _generic(generator: np.random.Generator) -> Family:
         curtain_probability=0.0 if plunged else 0.5,
         distractors=FILM if plunged else {**LAMELLA, "hole_map": 0.03, "dendrites": 0.05},
         biology={key: value * density for key, value in everything.items()},
+    )
+
+
+def _near_focus(generator: np.random.Generator) -> Family:
+    """Any specimen with little defocus: ghosts lie on their grains, and mass alone looks dark."""
+    return replace(
+        _generic(generator), defocus_angstrom=(3e3, 2e4), absorption_rad=(0.0, 0.12 * math.pi)
     )
 
 
@@ -111,7 +120,9 @@ def _draw(draws: Draws, family: str, ranges: Family) -> SceneParameters:
         dose_efficiency=generator.uniform(0.6, 0.9),
         defocus_angstrom=generator.uniform(3e3, 1e4) if phase_plate else defocus,
         defocus_jitter_angstrom=500.0 if phase_plate else min(5e3, 0.15 * defocus),
-        phase_shift_rad=generator.uniform(0.25, 0.65) * math.pi if phase_plate else 0.0,
+        phase_shift_rad=generator.uniform(0.25, 0.65) * math.pi
+        if phase_plate
+        else draws.stream("absorption").uniform(*ranges.absorption_rad),
         aperture_per_angstrom=BLOCKED_APERTURE
         if blocked
         else float(generator.choice(_OPEN_APERTURES)),
