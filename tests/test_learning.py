@@ -59,7 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    Run(data, out, TRAINING).go()
+    Run([data], out, TRAINING).go()
     return out
 
 
@@ -173,8 +173,8 @@ def test_a_run_that_was_stopped_goes_on_the_same(data: Path, run: Path, tmp_path
             return super().step()
 
     with pytest.raises(StoppedError):
-        Stopping(data, tmp_path, TRAINING).go()
-    Run(data, tmp_path, TRAINING).go()
+        Stopping([data], tmp_path, TRAINING).go()
+    Run([data], tmp_path, TRAINING).go()
     whole, _ = trained_model(run)
     resumed, record = trained_model(tmp_path)
     assert record["step"] == TRAINING.steps
@@ -184,7 +184,7 @@ def test_a_run_that_was_stopped_goes_on_the_same(data: Path, run: Path, tmp_path
 
 def test_training_without_data_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no simulated series"):
-        Run(tmp_path, tmp_path / "run", TRAINING).go()
+        Run([tmp_path], tmp_path / "run", TRAINING).go()
 
 
 def test_the_rate_rises_then_falls() -> None:

@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    Run(data, out, TRAINING).go()
+    Run([data], out, TRAINING).go()
     return out
 
 
@@ -88,7 +88,7 @@ def test_only_the_memory_learns(run: Path, data: Path, tmp_path: Path) -> None:
 
 def test_teaching_lowers_the_loss_below_that_of_single_tilts(run: Path, data: Path) -> None:
     settings = MemorySettings(seed=2, steps=10, batch=2, rate=2e-2, crop_px=SIZE_PX)
-    taught = MemoryRun(trained_model(run)[0], data, settings)
+    taught = MemoryRun(trained_model(run)[0], [data], settings)
     examples = taught._examples()
     taught._examples = lambda: examples  # type: ignore[method-assign]
     losses = [taught.step(k / 10) for k in range(10)]

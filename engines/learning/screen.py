@@ -61,7 +61,7 @@ def screen(
 ) -> Screened:
     """Train one variant for the budget and measure it; its time on a processor is left open."""
     torch.manual_seed(settings.seed)
-    run = Run(data, out / name, replace(settings, network=VARIANTS[name]))
+    run = Run([data], out / name, replace(settings, network=VARIANTS[name]))
     run.go()
     seconds = run.state.elapsed_s / settings.steps
     model, _ = trained_model(out / name)

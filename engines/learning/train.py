@@ -1,4 +1,4 @@
-"""Train: python -m engines.learning.train --data DIR --out RUN --seed S --steps N --minutes M."""
+"""Train: python -m engines.learning.train --data DIR... --out RUN --seed S --steps N."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ LOG_EVERY_STEPS = 20
 LOSS_STRIDE = 2
 """Pixels of the picture for each at which the loss is taken: a quarter of the work."""
 SHARDS_ARE_LISTED_EVERY_STEPS = 200
+_WHICH = ("seed", "simulator")
+"""What tells one data set from another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,12 @@ class Run:
 
     def __init__(
         self,
-        data: Path,
+        data: Sequence[Path],
         out: Path,
         settings: TrainSettings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.data, self.out, self.settings, self._clock = data, out, settings, clock
+        self.data, self.out, self.settings, self._clock = tuple(data), out, settings, clock
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(settings.seed)
@@ -139,22 +141,25 @@ class Run:
         return {"loss": float(loss.detach()), **parts}
 
     def _listed(self) -> list[Path]:
-        # resolved: a data set may be replaced by another behind a link while its shards are read
-        shards = list_shards(self.data.resolve())
-        if not shards:
-            raise FileNotFoundError(
-                f"{self.data} holds no simulated series: run engines.learning.dataset first."
-            )
-        self._note_data(shards[0].parent, len(shards))
-        return shards
+        listed: list[Path] = []
+        for data in self.data:
+            shards = list_shards(data)
+            if not shards:
+                raise FileNotFoundError(
+                    f"{data} holds no simulated series: run engines.learning.dataset first."
+                )
+            self._note_data(data, len(shards))
+            listed += shards
+        return listed
 
     def _note_data(self, directory: Path, series: int) -> None:
         """Record what was trained on; a run may pass from one data set to another."""
         about = json.loads((directory / "dataset.json").read_text())
         entry = {**about, "series": series, "until_step": self.state.step}
         noted = self.state.record.setdefault("data", [])
-        if noted and all(noted[-1][key] == about[key] for key in ("seed", "simulator")):
-            noted[-1] = entry
+        same = [k for k, one in enumerate(noted) if all(one[key] == about[key] for key in _WHICH)]
+        if same:
+            noted[same[-1]] = entry
         else:
             noted.append(entry)
 
@@ -203,7 +208,7 @@ def _plain(settings: TrainSettings) -> dict[str, Any]:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m engines.learning.train", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--steps", type=int, default=8000)

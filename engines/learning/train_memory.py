@@ -1,4 +1,4 @@
-"""Teach late fusion: python -m engines.learning.train_memory --run RUN --data DIR --out RUN2.
+"""Teach late fusion: python -m engines.learning.train_memory --run RUN --data DIR... --out RUN2.
 
 Everything that reads a single tilt stays as it was trained; only what weighs its neighbours learns.
 """
@@ -176,9 +176,9 @@ def warped(features: Tensor, matrix: Matrix) -> tuple[Tensor, Tensor]:
 class MemoryRun:
     """Teaches the memory of a trained network."""
 
-    def __init__(self, model: IceModel, data: Path, settings: MemorySettings) -> None:
+    def __init__(self, model: IceModel, data: Sequence[Path], settings: MemorySettings) -> None:
         self.model, self.settings = model.eval(), settings
-        self.shards = list_shards(data)
+        self.shards = [shard for one in data for shard in list_shards(one)]
         self.generator = np.random.default_rng(settings.seed)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -231,7 +231,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m engines.learning.train_memory", description=__doc__
     )
     parser.add_argument("--run", type=Path, required=True, help="run of a trained network")
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True, help="where the taught run is written")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--steps", type=int, default=800)
