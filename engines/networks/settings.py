@@ -33,9 +33,11 @@ class NetworkSettings:
 
 
 _NARROW = (64, 128, 208, 288)
+_SLIM = (32, 96, 192, 288)
 VARIANTS = {
     "fpn-resnet18": NetworkSettings(),
     "fpn-resnet18-narrow": NetworkSettings(widths=_NARROW),
+    "fpn-resnet18-slim": NetworkSettings(widths=_SLIM, pyramid_channels=96),
     "fpn-resnet34": NetworkSettings(encoder="tu-resnet34"),
     "fpn-resnet34-narrow": NetworkSettings(encoder="tu-resnet34", widths=_NARROW),
     "fpn-resnet50": NetworkSettings(encoder="tu-resnet50"),
