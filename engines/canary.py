@@ -1,0 +1,94 @@
+"""A canary beside every tilt: a picture with a known answer that shows when a backend drifts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import float32
+from numpy.typing import NDArray
+
+from engines.backends.protocol import Backend, Inference, Memory
+from engines.errors import BackendError
+
+MOST_APART = 0.02
+"""Largest difference of a mean probability from the known answer: half precision stays below."""
+MOST_PIXELS_APART = 0.01
+"""Share of the pixels that may lie on the other side of one half."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A picture and what the backend said of it when it was found to be right."""
+
+    picture: NDArray[float32]
+    """(1, 1, rows, columns), sides multiples of 32."""
+    valid: NDArray[float32]
+    answer: Inference
+
+    @classmethod
+    def of(cls, backend: Backend, picture: NDArray[float32]) -> Canary:
+        """Ask a backend that was checked just now; raises `BackendError` where it fails."""
+        whole = np.ascontiguousarray(_cut_to_step(picture)[None, None], float32)
+        valid = np.ones_like(whole)
+        return cls(whole, valid, backend.infer(whole, valid))
+
+    def check(self, backend: Backend) -> None:
+        """Ask again; raises `BackendError` where the answer has changed."""
+        found = backend.infer(self.picture, self.valid)
+        check_sums(found, self.valid, backend.name)
+        why = self._why_wrong(found)
+        if why:
+            raise BackendError(
+                f"The backend {backend.name} no longer gives the known answer ({why}): what it "
+                "says now is not published."
+            )
+
+    def _why_wrong(self, found: Inference) -> str | None:
+        known, now = self.answer.probability, found.probability
+        apart = float(np.abs(known.mean(axis=(2, 3)) - now.mean(axis=(2, 3))).max())
+        if not apart <= MOST_APART:
+            return f"a mean probability is {apart:.3g} off"
+        share = float(np.mean((known > 0.5) != (now > 0.5)))
+        if not share <= MOST_PIXELS_APART:
+            return f"{100 * share:.2g} % of the pixels have changed sides"
+        return None
+
+
+def check_sums(answer: Inference, valid: NDArray[float32], name: str) -> None:
+    """Refuse an answer whose two parts contradict each other; raises `BackendError`."""
+    sums = np.einsum("bchw,bdhw->bc", answer.probability, valid, optimize=True)
+    if not np.allclose(sums, answer.area, rtol=0.01, atol=1.0):
+        raise BackendError(
+            f"The backend {name} gave a map and sums that contradict each other: neither is "
+            "published."
+        )
+
+
+def _cut_to_step(picture: NDArray[float32], step_px: int = 32) -> NDArray[float32]:
+    rows, columns = (side // step_px * step_px for side in picture.shape)
+    return picture[:rows, :columns]
+
+
+class WatchedBackend:
+    """A backend that proves itself on the canary before each answer of the `every`-th goes out."""
+
+    def __init__(self, backend: Backend, canary: Canary, every: int = 1) -> None:
+        self._backend, self._canary, self._every = backend, canary, every
+        self._since = 0
+        self.name = backend.name
+
+    def infer(
+        self, picture: NDArray[float32], valid: NDArray[float32], memory: Memory | None = None
+    ) -> Inference:
+        """Run the network, then the canary; raises `BackendError` where either fails."""
+        answer = self._backend.infer(picture, valid, memory)
+        check_sums(answer, valid, self.name)
+        self._since += 1
+        if self._since >= self._every:
+            self._canary.check(self._backend)
+            self._since = 0
+        return answer
+
+    def close(self) -> None:
+        self._backend.close()
