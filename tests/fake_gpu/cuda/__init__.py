@@ -1,0 +1,1 @@
+"""A pretend CUDA: the memory of the GPU is memory of this process."""

@@ -1,0 +1,169 @@
+"""A pretend TensorRT: its plan is the ONNX graph, run by ONNX Runtime on pretend GPU memory.
+
+A fault is put in by the environment: ICEWATCH_FAKE_FAULT names a file that holds `kind count`, and
+from the answer after so many on the fault is there; each process that showed it takes the file away
+unless the kind ends in `!`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime  # type: ignore[import-untyped]
+from cuda.bindings import runtime as cuda  # type: ignore[import-untyped]
+
+__version__ = "1.7.1.999"
+MAGIC = b"pretend plan "
+answers = 0
+
+
+class _Any:
+    """Takes whatever is set, called or asked."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None: ...
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **keywords: None
+
+
+class Logger(_Any):
+    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+    Severity = IntEnum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE", start=0)
+
+
+class TensorIOMode(IntEnum):
+    NONE, INPUT, OUTPUT = range(3)
+
+
+class ExecutionContextAllocationStrategy(IntEnum):
+    STATIC, ON_PROFILE_CHANGE, USER_MANAGED = range(3)
+
+
+class Runtime:
+    def __init__(self, logger: Logger) -> None: ...
+
+    def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+        plan = bytes(plan)
+        return Engine(plan[len(MAGIC) :]) if plan.startswith(MAGIC) else None
+
+
+class Engine:
+    def __init__(self, graph: bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(graph, options)
+        self.inputs = [one.name for one in self.session.get_inputs()]
+        self.outputs = [one.name for one in self.session.get_outputs()]
+        self.num_io_tensors = len(self.inputs) + len(self.outputs)
+
+    def get_tensor_name(self, at: int) -> str:
+        names: list[str] = [*self.outputs, *self.inputs]
+        return names[at]
+
+    def get_tensor_mode(self, name: str) -> TensorIOMode:
+        return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
+
+    def create_execution_context(self, strategy: Any = None) -> Context:
+        return Context(self)
+
+
+class Context:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.addresses: dict[str, int] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.scratch = 0
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shapes[name] = tuple(shape)
+        return 1 <= shape[0] <= 8
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        assert address in cuda.blocks
+        self.addresses[name] = address
+        return True
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        return 64 * int(np.prod(self.shapes["picture"]))
+
+    def set_device_memory(self, address: int, nbytes: int) -> None:
+        assert len(cuda.blocks[address]) == nbytes >= self.update_device_memory_size_for_shapes()
+        self.scratch = address
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        batch, _, rows, columns = self.shapes["picture"]
+        declared = {one.name: one.shape[1] for one in self.engine.session.get_outputs()}
+        channels = declared[name]
+        if name in ("area", "features"):
+            return batch, channels
+        step = 4 if name == "memory_left" else 1
+        return batch, channels, rows // step, columns // step
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert self.scratch in cuda.blocks
+        fault = fault_now()
+        if fault == "refuses":
+            return False
+        cuda.started.append(lambda: self._execute(fault))
+        return True
+
+    def _execute(self, fault: str) -> None:
+        inputs = {name: self._at(name, self.shapes[name]).copy() for name in self.engine.inputs}
+        found = self.engine.session.run(self.engine.outputs, inputs)
+        if fault == "cuda":
+            cuda.break_down()
+            return
+        for name, values in zip(self.engine.outputs, spoiled(found, fault), strict=True):
+            self._at(name, values.shape)[:] = values
+
+    def _at(self, name: str, shape: tuple[int, ...]) -> Any:
+        count = int(np.prod(shape))
+        memory = (ctypes.c_float * count).from_address(self.addresses[name])
+        return np.ctypeslib.as_array(memory).reshape(shape)
+
+
+def spoiled(found: list[Any], fault: str) -> list[Any]:
+    """Change an answer as a failing card does."""
+    probability, area, *rest = found
+    if fault == "nan":
+        probability = probability.copy()
+        probability[..., 3, 5] = np.nan
+    if fault == "drift":
+        probability = np.clip(probability + 0.1, 0, 1)
+        area = probability.sum(axis=(2, 3))
+    if fault == "half":  # the lower half was never written
+        probability = probability.copy()
+        probability[:, :, probability.shape[2] // 2 :] = 0.0
+    return [probability, area, *rest]
+
+
+def fault_now() -> str:
+    """Tell which fault this answer shows; some end or stop the process right here."""
+    global answers
+    answers += 1
+    where = os.environ.get("ICEWATCH_FAKE_FAULT")
+    if not where or not Path(where).exists():
+        return ""
+    kind, count = Path(where).read_text().split()
+    if answers <= int(count):
+        return ""
+    lasting = kind.endswith("!")
+    kind = kind.rstrip("!")
+    if not lasting and kind in ("segfault", "hang"):
+        Path(where).unlink()
+    if kind == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if kind == "hang":
+        time.sleep(3600.0)
+    if kind == "raise":
+        raise RuntimeError("the pretend card fell off the bus")
+    return kind
