@@ -26,6 +26,7 @@ REFERENCE = "reference.npz"
 MAX_BYTES = 4 << 20
 MAX_PERCENT_APART = 0.1
 """Percentage points."""
+MAX_PROBABILITY_APART = 0.01
 LEAST_OVERLAP = 0.99
 """Intersection over union of the ice of all known tilts together."""
 
@@ -54,14 +55,23 @@ class Difference:
     """Largest difference of a percentage, percentage points; infinite where one has none."""
     overlap: float
     """Intersection over union of the ice, all tilts together; 1 where neither finds any."""
+    probability: float
+    """Largest difference of the mean probability of ice of a tilt."""
 
     @property
     def is_small(self) -> bool:
         """Whether the one may serve in place of the other."""
-        return self.percent <= MAX_PERCENT_APART and self.overlap >= LEAST_OVERLAP
+        return (
+            self.percent <= MAX_PERCENT_APART
+            and self.overlap >= LEAST_OVERLAP
+            and self.probability <= MAX_PROBABILITY_APART
+        )
 
     def __str__(self) -> str:
-        return f"{self.percent:.3f} percentage points and an overlap of {self.overlap:.4f}"
+        return (
+            f"{self.percent:.3f} percentage points, a mean probability of {self.probability:.4f} "
+            f"and an overlap of {self.overlap:.4f}"
+        )
 
 
 def known_tilts(bundle: Bundle) -> tuple[KnownTilt, ...]:
@@ -137,12 +147,14 @@ def read_known(
 
 def difference(expected: Sequence[IceMap], found: Sequence[IceMap]) -> Difference:
     """Compare what two backends read on the same tilts."""
-    percent, both, either = 0.0, 0, 0
+    percent, probability, both, either = 0.0, 0.0, 0, 0
     for one, other in zip(expected, found, strict=True):
         percent = max(percent, _percent_apart(one, other))
+        means = float(one.probability.mean()), float(other.probability.mean())
+        probability = max(probability, abs(means[0] - means[1]))
         both += int(np.count_nonzero(one.ice & other.ice))
         either += int(np.count_nonzero(one.ice | other.ice))
-    return Difference(percent, both / either if either else 1.0)
+    return Difference(percent, both / either if either else 1.0, probability)
 
 
 def _percent_apart(one: IceMap, other: IceMap) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 from numpy import float32, uint8
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from engines.errors import BackendError
 from engines.gpu.device import Device
+from engines.plans.library import Library
 
 Arrays = dict[str, NDArray[float32]]
 
@@ -39,7 +39,7 @@ class _Port:
 class PlanRunner:
     """One plan on one GPU, used by one thread; its buffers grow to the largest picture seen."""
 
-    def __init__(self, library: ModuleType, plan: bytes, device: Device) -> None:
+    def __init__(self, library: Library, plan: bytes, device: Device) -> None:
         """Load a plan whose bytes are known to be ours: it is code that runs in this process.
 
         Raises `PlanRefusedError` where the library does not take it, `BackendError` where the GPU
@@ -47,21 +47,21 @@ class PlanRunner:
         """
         self._device = device
         self._library = library
-        self._logger = library.Logger(library.Logger.ERROR)
-        self._runtime = library.Runtime(self._logger)
+        module = library.module
+        self._runtime = module.Runtime(library.logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise PlanRefusedError(
-                f"{library.__name__} {library.__version__} does not take this plan: it was built "
-                "for another card, driver or version."
+                f"{library.label} does not take this plan: it was built for another card, driver "
+                "or version."
             )
         # the context must not reserve memory for the largest picture that the plan allows
-        strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
+        strategy = module.ExecutionContextAllocationStrategy.USER_MANAGED
         self._context = self._engine.create_execution_context(strategy)
         if self._context is None:
             raise BackendError("The GPU has not enough memory for the plan; end what else uses it.")
         names = [self._engine.get_tensor_name(k) for k in range(self._engine.num_io_tensors)]
-        incoming = library.TensorIOMode.INPUT
+        incoming = module.TensorIOMode.INPUT
         self.inputs = [n for n in names if self._engine.get_tensor_mode(n) == incoming]
         self.outputs = [n for n in names if n not in self.inputs]
         self._ports: dict[str, _Port] = {}
@@ -81,7 +81,7 @@ class PlanRunner:
             return self._run(inputs)
         except _OF_THE_LIBRARY as error:
             raise BackendError(
-                f"{self._library.__name__} failed ({type(error).__name__}: {error}); restart."
+                f"{self._library.label} failed ({type(error).__name__}: {error}); restart."
             ) from error
 
     def _run(self, inputs: Mapping[str, NDArray[float32]]) -> Arrays:

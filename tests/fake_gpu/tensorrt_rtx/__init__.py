@@ -35,8 +35,7 @@ class _Any:
         return lambda *args, **keywords: None
 
 
-class Logger(_Any):
-    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+class ILogger:
     Severity = IntEnum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE", start=0)
 
 
@@ -49,7 +48,7 @@ class ExecutionContextAllocationStrategy(IntEnum):
 
 
 class Runtime:
-    def __init__(self, logger: Logger) -> None: ...
+    def __init__(self, logger: ILogger) -> None: ...
 
     def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
         plan = bytes(plan)
