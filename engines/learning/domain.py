@@ -6,7 +6,6 @@ python -m engines.learning.domain --bundle DIR --in-domain DATA... --foreign DAT
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from engines.backends.onnx_runtime import OnnxRuntimeSettings
 from engines.backends.protocol import Backend
-from engines.bundle import MANIFEST, Bundle, Manifest, manifest_entry
+from engines.bundle import Bundle, Manifest
 from engines.domain_file import DOMAIN, MAX_BYTES, packed
 from engines.domain_monitor import DomainMonitor
+from engines.learning.bundle_files import add_file
 from engines.learning.domain_data import Collection, Sample, Seen, collect, pictures_in
 from engines.learning.domain_fit import fit_monitor
 
@@ -48,20 +48,14 @@ def sample_of(
 
 
 def add_to_bundle(directory: Path, monitor: DomainMonitor) -> int:
-    """Write a monitor into a bundle and name it in the manifest: its bytes.
+    """Write a monitor into a bundle: its bytes.
 
-    The manifest is replaced last, so that a bundle cut in the middle is still the one it was, or
-    is refused. Raises ValueError for a monitor that is too large.
+    Raises ValueError for a monitor that is too large.
     """
     content = packed(monitor)
     if len(content) > MAX_BYTES:
         raise ValueError(f"the monitor has {len(content)} bytes, more than {MAX_BYTES}.")
-    manifest = json.loads((directory / MANIFEST).read_text())
-    manifest["files"][DOMAIN] = manifest_entry(content)
-    for name, written in ((DOMAIN, content), (MANIFEST, json.dumps(manifest, indent=1).encode())):
-        partial = directory / (name + ".partial")
-        partial.write_bytes(written + (b"\n" if name == MANIFEST else b""))
-        partial.replace(directory / name)
+    add_file(directory, DOMAIN, content)
     return len(content)
 
 
