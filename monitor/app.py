@@ -14,12 +14,13 @@ from functools import partial
 from importlib.metadata import version
 
 from engines.errors import BackendError, BundleError
+from monitor.engine import Engine
+from monitor.engine_record import EngineRecord
 from monitor.errors import JournalError
 from monitor.health import notify_systemd
 from monitor.intake import Intake
 from monitor.journal import Committed, Journal
 from monitor.messages import StatusMessage, parse
-from monitor.network import load_segmenter
 from monitor.pace import Pace
 from monitor.pipeline import Pipeline
 from monitor.problems import Problems
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 ENGINE_CALL_MAX_S = 10.0
 """An engine call that takes longer hangs: the process ends, and systemd starts it again."""
+ENGINE_LOAD_MAX_S = 120.0
+"""The library may compile for the card when it loads a plan."""
 STOP_MAX_S = 2.0
 """What is being read or measured at a stop is waited for so long."""
 EXIT_FAILED = 1
@@ -68,7 +71,13 @@ class Daemon:
             partial(recall_with_tilts, self._journal),
             self._journal.running_session(),
         )
-        self._set_aside = SetAside(settings.state.directory, self._journal, self._identity.boot_id)
+        self._engine_record = EngineRecord(settings.state.directory)
+        self._set_aside = SetAside(
+            settings.state.directory,
+            self._journal,
+            self._identity.boot_id,
+            gpu_died=self._engine_record.died_in_call,
+        )
         self._publisher = self._build_publisher()
         self._pace = Pace(settings.acquisition.read_rate_mb_per_s * 1e6, self._stop)
         self._source = all_sources(
@@ -139,6 +148,7 @@ class Daemon:
         self._stop_metrics()
         self._stream.close()
         self._set_aside.close(orderly=not self._failed.is_set())
+        self._engine_record.close()
         try:
             self._journal.close(cleanly=cleanly)
         except JournalError as error:
@@ -169,15 +179,19 @@ class Daemon:
 
     def _work(self) -> None:
         """Read tilts as they land (the worker's body)."""
-        segmenter = load_segmenter(self._settings.model.bundle, self._settings.model.backend)
-        self._reporter.backend_name = segmenter.backend_name
-        self._metrics.running(
-            segmenter.bundle_name, segmenter.bundle_version, segmenter.backend_name
+        model = self._settings.model
+        self._reporter.engine = engine = Engine(
+            model.bundle,
+            model.backend,
+            self._settings.state.directory,
+            self._engine_record,
+            model.prepared_engines,
+            self._metrics.running,
         )
         policy = self._settings.verdict.policy.build(self._settings.verdict.skip_above_ice_percent)
         self._reporter.pipeline = pipeline = Pipeline(
             self._source,
-            segmenter,
+            engine,
             policy,
             self._journal,
             self._publisher,
@@ -195,6 +209,7 @@ class Daemon:
         notify_systemd("READY=1")
         while not self._stop.is_set():
             notify_systemd("WATCHDOG=1")
+            engine.improve()
             offer = self._intake.next(timeout_s=0.5)
             if offer is None:
                 continue
@@ -202,6 +217,7 @@ class Daemon:
                 self._intake.done(offer.landed)
             else:
                 self._intake.retry(offer.landed)
+        engine.close()
 
     def _heartbeat(self) -> StatusMessage:
         """Do what is due every second, and make the heartbeat (called by the publisher)."""
@@ -218,6 +234,11 @@ class Daemon:
         if since_s is not None and time.monotonic() - since_s > ENGINE_CALL_MAX_S:
             logger.critical("an engine call hangs for over %g s: ending", ENGINE_CALL_MAX_S)
             os._exit(EXIT_FAILED)  # the worker cannot be stopped any other way
+        engine = self._reporter.engine
+        since_s = engine.busy_since_s if engine else None
+        if since_s is not None and time.monotonic() - since_s > ENGINE_LOAD_MAX_S:
+            logger.critical("the GPU does not take a plan for %g s: ending", ENGINE_LOAD_MAX_S)
+            os._exit(EXIT_FAILED)
 
 
 def _again(one: Committed) -> Outgoing:

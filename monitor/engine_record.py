@@ -68,13 +68,20 @@ class EngineRecord:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Mark a call of the GPU; a failure leaves the mark, as the process is then to end."""
+        """Mark a call of the GPU; a failure leaves the mark, as the process is then to end.
+
+        Where it need not end after all: `survived`.
+        """
         self._mark(_CALLING)
         yield
         self._mark(_IDLE)
         self._calls += 1
         if self._calls == SOUND_AFTER_CALLS and self._record.deaths:
             self._write(_Record(plan=self._record.plan))
+
+    def survived(self) -> None:
+        """Take the mark of a failed call away: this failure is no reason to end."""
+        self._mark(_IDLE)
 
     def _mark(self, flag: bytes) -> None:
         if self._file is not None:

@@ -29,10 +29,12 @@ def judge(
     failing_sinks: dict[str, str],
     unanswered: str = "",
     set_aside: int = 0,
+    engine_trouble: str = "",
 ) -> Health:
     """Say how the daemon is; what concerns the operator most comes first.
 
-    `unanswered` says that the worker waits for the file system for too long.
+    `unanswered` says that the worker waits for the file system for too long, `engine_trouble` why
+    the CPU serves in place of a GPU.
     """
     if not warm:
         return Health("starting", "the network is being loaded")
@@ -43,6 +45,8 @@ def judge(
         return Health("degraded", problems.journal_error)
     if failing_sinks:
         return Health("degraded", next(iter(failing_sinks.values())))
+    if engine_trouble:
+        return Health("degraded", engine_trouble)
     return Health("ready", _about_set_aside(set_aside))
 
 

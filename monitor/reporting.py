@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from monitor.engine import Engine
 from monitor.errors import JournalError
 from monitor.health import Health, judge
 from monitor.intake import NO_ANSWER_S, Intake
@@ -41,7 +42,7 @@ class Reporter:
         failing_sinks: Callable[[], dict[str, str]],
         replay_endpoint: Callable[[], str],
     ) -> None:
-        """Take the parts; `pipeline` and `backend_name` are filled in once there is an engine."""
+        """Take the parts; `engine` and `pipeline` are filled in once they are there."""
         self._settings = settings
         self._identity = identity
         self._journal = journal
@@ -53,7 +54,12 @@ class Reporter:
         self._started_s = time.monotonic()
         self._newest_seq = 0
         self.pipeline: Pipeline | None = None
-        self.backend_name = ""
+        self.engine: Engine | None = None
+
+    @property
+    def backend_name(self) -> str:
+        """The backend that serves now; empty before there is one."""
+        return self.engine.backend_name if self.engine else ""
 
     def health(self) -> Health:
         """Say how the daemon is."""
@@ -64,6 +70,7 @@ class Reporter:
             failing_sinks=self._failing_sinks(),
             unanswered=self._unanswered(),
             set_aside=len(self._set_aside.listed()),
+            engine_trouble=self.engine.trouble if self.engine else "",
         )
 
     def _unanswered(self) -> str:

@@ -56,8 +56,13 @@ class SetAside:
         journal: Journal,
         boot_id: str,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        gpu_died: bool = False,
     ) -> None:
-        """Count the death of the last daemon, if one died while it read a tilt."""
+        """Count the death of the last daemon, if one died while it read a tilt.
+
+        `gpu_died` says that it died in a call of the GPU: that is held against the GPU alone.
+        """
         self._directory = directory
         self._journal = journal
         self._boot_id = boot_id
@@ -70,7 +75,7 @@ class SetAside:
             directory / "working", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
         died = self._died(os.pread(self._note, 1 << 20, 0))
-        if died is not None and died.boot_id != boot_id:
+        if died is not None and died.boot_id != boot_id and not gpu_died:
             self._count(died)
         self.over()
         write_listed(directory, self.listed())

@@ -76,6 +76,8 @@ class ModelSettings(_Section):
 
     bundle: str = "default"
     backend: Literal["auto", "tensorrt", "openvino", "onnxruntime"] = "auto"
+    prepared_engines: Path | None = None
+    """Folder of TensorRT plans that `icewatch engine build --out` made; only ever read."""
 
 
 class PublishSettings(_Section):

@@ -307,22 +307,15 @@ import monitor.app, monitor.set_aside
 from pathlib import Path
 from monitor.settings import load
 monitor.set_aside.SUSPECTED_FOR_S = 0.3
-load_segmenter = monitor.app.load_segmenter
 armed = Path(sys.argv[2])
+read = monitor.app.Engine.read
 
-def deadly(*names):
-    segmenter = load_segmenter(*names)
-    read = segmenter.read
+def read_or_die(self, image, *more):
+    if image[0, 0] == 31337 and armed.exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(self, image, *more)
 
-    def read_or_die(image, *more):
-        if image[0, 0] == 31337 and armed.exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return read(image, *more)
-
-    segmenter.read = read_or_die
-    return segmenter
-
-monitor.app.load_segmenter = deadly
+monitor.app.Engine.read = read_or_die
 sys.exit(monitor.app.run(load(Path(sys.argv[1]))))
 """
 

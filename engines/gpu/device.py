@@ -26,6 +26,10 @@ class NoGpuError(BackendError):
     """Raised where there is no GPU that can be used at all: the CPU serves."""
 
 
+class GpuMemoryError(BackendError):
+    """Raised where the GPU has not enough free memory; nothing else is wrong with it."""
+
+
 class Device:
     """One GPU, used by one thread; every failure of CUDA is a `BackendError`.
 
@@ -107,7 +111,8 @@ class Device:
         error, *answers = getattr(self._cuda, name)(*arguments)
         number = int(error)
         if number != 0:
-            raise BackendError(f"{name} failed: {_REMEDIES.get(number) or _text(error)}.")
+            kind = GpuMemoryError if number == _NO_MEMORY else BackendError
+            raise kind(f"{name} failed: {_REMEDIES.get(number) or _text(error)}.")
         return answers[0] if len(answers) == 1 else answers
 
 

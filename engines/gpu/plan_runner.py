@@ -10,7 +10,7 @@ from numpy import float32, uint8
 from numpy.typing import NDArray
 
 from engines.errors import BackendError
-from engines.gpu.device import Device
+from engines.gpu.device import Device, GpuMemoryError
 from engines.plans.library import Library
 
 Arrays = dict[str, NDArray[float32]]
@@ -59,7 +59,9 @@ class PlanRunner:
         strategy = module.ExecutionContextAllocationStrategy.USER_MANAGED
         self._context = self._engine.create_execution_context(strategy)
         if self._context is None:
-            raise BackendError("The GPU has not enough memory for the plan; end what else uses it.")
+            raise GpuMemoryError(
+                "The GPU has not enough memory for the plan; end what else uses it."
+            )
         names = [self._engine.get_tensor_name(k) for k in range(self._engine.num_io_tensors)]
         incoming = module.TensorIOMode.INPUT
         self.inputs = [n for n in names if self._engine.get_tensor_mode(n) == incoming]

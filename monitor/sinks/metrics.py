@@ -18,6 +18,7 @@ from prometheus_client import (
 
 from monitor.messages import LamellaMessage, StatusMessage, TiltMessage
 from monitor.model import Decision
+from monitor.pipeline_ports import TiltReader
 from monitor.sinks.protocol import Outgoing
 
 MAX_LAMELLAE = 200
@@ -130,9 +131,11 @@ class Metrics:
     def _counter(self, name: str, text: str, label: str) -> Counter:
         return Counter(name, text, ("microscope", label), registry=self.registry)
 
-    def running(self, bundle: str, bundle_version: str, backend: str) -> None:
-        """Say which bundle and backend read the tilts."""
-        self.build.labels(self._scope, self._version, bundle, bundle_version, backend).set(1)
+    def running(self, engine: TiltReader) -> None:
+        """Say which bundle and backend read the tilts from now on."""
+        self.build.clear()
+        names = (engine.bundle_name, engine.bundle_version, engine.backend_name)
+        self.build.labels(self._scope, self._version, *names).set(1)
         self.latency.labels(self._scope)
 
     def publish(self, outgoing: Outgoing) -> None:

@@ -39,6 +39,66 @@ class ILogger:
     Severity = IntEnum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE", start=0)
 
 
+class IProgressMonitor:
+    pass
+
+
+class NetworkDefinitionCreationFlag(IntEnum):
+    STRONGLY_TYPED = 1
+
+
+class Port:
+    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
+        self.name, self.shape = name, shape
+
+
+class Network:
+    """Knows its inputs once a parser has read a graph into it."""
+
+    def __init__(self) -> None:
+        self.graph = b""
+        self.ports: list[Port] = []
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self.ports)
+
+    def get_input(self, at: int) -> Port:
+        return self.ports[at]
+
+
+class OnnxParser(_Any):
+    num_errors = 0
+
+    def __init__(self, network: Network, logger: ILogger) -> None:
+        self.network = network
+
+    def parse(self, graph: bytes) -> bool:
+        session = onnxruntime.InferenceSession(graph)
+        self.network.graph = graph
+        self.network.ports = [Port(one.name, tuple(one.shape)) for one in session.get_inputs()]
+        return True
+
+
+class Builder(_Any):
+    def create_network(self, flags: int) -> Network:
+        return Network()
+
+    def create_builder_config(self) -> Any:
+        return _Any()
+
+    def create_optimization_profile(self) -> Any:
+        return _Any()
+
+    def build_serialized_network(self, network: Network, config: Any) -> bytes | None:
+        if wait := os.environ.get("ICEWATCH_FAKE_BUILD_WAITS_FOR"):
+            while not Path(wait).exists():
+                time.sleep(0.02)
+        if os.environ.get("ICEWATCH_FAKE_BUILD_FAILS"):
+            return None
+        return MAGIC + network.graph
+
+
 class TensorIOMode(IntEnum):
     NONE, INPUT, OUTPUT = range(3)
 

@@ -1,0 +1,33 @@
+"""Build the plan of a bundle alone: python -m engines.gpu.make_plan BUNDLE CACHE.
+
+A build takes minutes of a core and much memory, and a crash of the builder must not end the daemon.
+What goes wrong is one line on standard error, and exit status 1.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from engines.bundle import Bundle
+from engines.errors import EngineError
+from engines.gpu.site import Site
+
+NICE = 10
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    bundle, cache = arguments
+    os.nice(NICE)
+    try:
+        Site.find(Bundle.load(bundle), Path(cache)).build()
+    except EngineError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

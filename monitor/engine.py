@@ -1,0 +1,212 @@
+"""The network that reads tilts: on the GPU once its plan is proved, on the CPU until then.
+
+Nothing waits for a plan: it is built in a process of its own while ONNX Runtime serves. What shows
+that the GPU cannot be trusted ends the daemon before the reading is published (`BackendError`);
+after two such deaths in a row the CPU serves, and the state says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy import float32
+from numpy.typing import NDArray
+
+from engines.backends import Backend, Inference
+from engines.backends.protocol import Memory
+from engines.bundle import Bundle
+from engines.errors import BackendError
+from engines.icemap import Flag, IceMap
+from engines.segmenter import Neighbours, Segmenter
+from monitor.engine_record import REST_S, EngineRecord
+from monitor.network import choose_backend
+
+if TYPE_CHECKING:
+    from engines.gpu.background import BackgroundBuild
+    from engines.gpu.site import Site
+
+logger = logging.getLogger(__name__)
+
+CPU, GPU, AUTO = "onnxruntime", "tensorrt", "auto"
+CACHE = "engines"
+_NO_GPU = ("gpu", "library_missing")
+"""Reasons of a `PlanError` that only say: this computer has no GPU to speak of."""
+
+
+class Engine:
+    """Implements `monitor.pipeline_ports.TiltReader`; used by the worker thread.
+
+    `trouble` and `busy_since_s` may be read from any thread.
+    """
+
+    def __init__(
+        self,
+        bundle: str,
+        backend: str,
+        state_directory: Path,
+        record: EngineRecord,
+        prepared: Path | None = None,
+        on_change: Callable[[Engine], None] = lambda engine: None,
+    ) -> None:
+        """Load the network on the best backend that can serve now.
+
+        `on_change` hears of each change of backend. Raises `BundleError` and `BackendError`.
+        """
+        self._bundle = Bundle.load(bundle)
+        self._wanted = backend
+        self._record = record
+        self._prepared = prepared
+        self._on_change = on_change
+        self.trouble = ""
+        """Why the CPU serves although a GPU should; empty where all is as it should be."""
+        self.busy_since_s: float | None = None
+        """Monotonic start of what is being done to the GPU between two tilts, if anything."""
+        self._build: BackgroundBuild | None = None
+        self._site = self._find_site(state_directory / CACHE)
+        self._segmenter = self._on_gpu() or self._on_cpu()
+        on_change(self)
+
+    @property
+    def bundle_name(self) -> str:
+        return self._segmenter.bundle_name
+
+    @property
+    def bundle_version(self) -> str:
+        return self._segmenter.bundle_version
+
+    @property
+    def backend_name(self) -> str:
+        return self._segmenter.backend_name
+
+    def read(
+        self,
+        image: NDArray[Any],
+        pixel_size_angstrom: float | None,
+        neighbours: Neighbours | None = None,
+        known_flags: tuple[Flag, ...] = (),
+    ) -> IceMap:
+        """Measure the ice of one image; raises as `Segmenter.read` does."""
+        return self._segmenter.read(image, pixel_size_angstrom, neighbours, known_flags)
+
+    def improve(self) -> None:
+        """Between two tilts: take a plan into service whose build is over.
+
+        Raises `BackendError` where the GPU fails in a way that this process cannot survive.
+        """
+        build = self._build
+        if build is None or not build.is_over:
+            return
+        self._build = None
+        failure = build.failure()
+        if failure is not None:
+            self._distrust(f"no plan could be built: {failure}")
+            return
+        better = self._on_gpu()
+        if better is not None:
+            self._segmenter.close()
+            self._segmenter = better
+            self._on_change(self)
+
+    def close(self) -> None:
+        """End a build, and close the backend."""
+        if self._build is not None:
+            self._build.close()
+        self._segmenter.close()
+
+    def _find_site(self, cache: Path) -> Site | None:
+        """Look for a GPU where one is wanted."""
+        if self._wanted not in (AUTO, GPU):
+            return None
+        from engines.gpu.site import Site
+        from engines.plans.errors import PlanError
+
+        try:
+            return Site.find(self._bundle, cache, logger.warning)
+        except PlanError as error:
+            if self._wanted == GPU or error.reason not in _NO_GPU:
+                self._distrust(str(error))
+        return None
+
+    def _on_gpu(self) -> Segmenter | None:
+        """Take the plan into service; None where the CPU is to serve, now or for good."""
+        site = self._site
+        if site is None:
+            return None
+        if not self._record.may_serve(site.key.digest):
+            self._distrust(
+                f"the GPU ended icewatch {self._record.deaths} times in a row; it is tried again "
+                f"at the first start after {REST_S / 3600:g} h"
+            )
+            return None
+        from engines.gate import ParityError
+        from engines.gpu.device import GpuMemoryError, NoGpuError
+        from engines.gpu.plan_runner import PlanRefusedError
+        from engines.plans.errors import PlanError
+
+        try:
+            plan = site.plan(self._prepared, logger.warning)
+            if plan is None:
+                self._start_build(site)
+                return None
+            return Segmenter(self._bundle, self._opened(site, plan))
+        except PlanRefusedError as error:
+            self._give_up(site, error)
+            self._start_build(site)
+        except ParityError as error:
+            self._give_up(site, error)
+            self._distrust(str(error))
+        except (PlanError, GpuMemoryError, NoGpuError) as error:
+            self._record.survived()
+            self._distrust(str(error))
+        return None
+
+    def _give_up(self, site: Site, error: BackendError) -> None:
+        """Throw the plan away; this process has taken no harm."""
+        self._record.survived()
+        site.store.discard(site.key, str(error))
+
+    def _opened(self, site: Site, plan: bytes) -> Backend:
+        self.busy_since_s = time.monotonic()
+        try:
+            with self._record.call():
+                backend = site.open(plan)
+        finally:
+            self.busy_since_s = None
+        return _Recorded(backend, self._record)
+
+    def _start_build(self, site: Site) -> None:
+        from engines.gpu.background import BackgroundBuild
+
+        logger.info("building the TensorRT plan in the background; the CPU serves meanwhile")
+        self._build = BackgroundBuild(self._bundle.directory, site.store.directory)
+
+    def _on_cpu(self) -> Segmenter:
+        name = CPU if self._wanted in (AUTO, GPU) else self._wanted
+        return Segmenter(self._bundle, choose_backend(name).build(self._bundle))
+
+    def _distrust(self, why: str) -> None:
+        """Stay on the CPU for this run, and say so."""
+        logger.error("the CPU serves: %s", why)
+        self._site = None
+        self.trouble = f"the CPU serves, not the GPU: {why}"
+
+
+class _Recorded:
+    """A backend on the GPU whose calls are marked, so that a death in one is known as such."""
+
+    def __init__(self, backend: Backend, record: EngineRecord) -> None:
+        self._backend, self._record = backend, record
+        self.name = backend.name
+
+    def infer(
+        self, picture: NDArray[float32], valid: NDArray[float32], memory: Memory | None = None
+    ) -> Inference:
+        with self._record.call():
+            return self._backend.infer(picture, valid, memory)
+
+    def close(self) -> None:
+        self._backend.close()
