@@ -40,8 +40,6 @@ from monitor.web.server import serve_metrics, serve_status
 
 logger = logging.getLogger(__name__)
 
-ENGINE_CALL_MAX_S = 10.0
-"""An engine call that takes longer hangs: the process ends, and systemd starts it again."""
 ENGINE_LOAD_MAX_S = 120.0
 """The library may compile for the card when it loads a plan."""
 STOP_MAX_S = 2.0
@@ -229,16 +227,20 @@ class Daemon:
         return self._reporter.heartbeat()
 
     def _end_if_engine_hangs(self) -> None:
-        pipeline = self._reporter.pipeline
-        since_s = pipeline.inference_since_s if pipeline else None
-        if since_s is not None and time.monotonic() - since_s > ENGINE_CALL_MAX_S:
-            logger.critical("an engine call hangs for over %g s: ending", ENGINE_CALL_MAX_S)
+        engine, pipeline = self._reporter.engine, self._reporter.pipeline
+        if engine is None:
+            return
+        call_s = _age_s(pipeline.inference_since_s if pipeline else None)
+        if call_s > engine.call_max_s:
+            logger.critical("an engine call hangs for over %g s: ending", engine.call_max_s)
             os._exit(EXIT_FAILED)  # the worker cannot be stopped any other way
-        engine = self._reporter.engine
-        since_s = engine.busy_since_s if engine else None
-        if since_s is not None and time.monotonic() - since_s > ENGINE_LOAD_MAX_S:
+        if _age_s(engine.busy_since_s) > ENGINE_LOAD_MAX_S:
             logger.critical("the GPU does not take a plan for %g s: ending", ENGINE_LOAD_MAX_S)
             os._exit(EXIT_FAILED)
+
+
+def _age_s(since_s: float | None) -> float:
+    return 0.0 if since_s is None else time.monotonic() - since_s
 
 
 def _again(one: Committed) -> Outgoing:

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 CPU, GPU, AUTO = "onnxruntime", "tensorrt", "auto"
 CACHE = "engines"
+CALL_MAX_S = {CPU: 10.0, GPU: 5.0}
+"""A call that takes longer hangs: the process ends, and systemd starts it again."""
 _NO_GPU = ("gpu", "library_missing")
 """Reasons of a `PlanError` that only say: this computer has no GPU to speak of."""
 
@@ -81,6 +83,11 @@ class Engine:
     @property
     def backend_name(self) -> str:
         return self._segmenter.backend_name
+
+    @property
+    def call_max_s(self) -> float:
+        """After how long a reading is taken to hang."""
+        return CALL_MAX_S.get(self.backend_name, CALL_MAX_S[CPU])
 
     def read(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from engines.bundle import GRAPH, manifest_entry
 from engines.plans.key import HALF_GRAPH
+from monitor.engine_record import FILE as RECORD
 from tests import tiny_bundle
 from tests.daemon import Daemon, Microscope, Subscriber, picture
 from tests.pretend_gpu import FOLDER
@@ -142,7 +144,10 @@ def serve_tilts(
     return subscriber.wait_for("tilt", number + 1, SERVING_AGAIN_S)
 
 
-@pytest.mark.parametrize("kind", ["nan", "drift", "half", "cuda", "refuses", "raise", "segfault"])
+KINDS = ("nan", "drift", "half", "cuda", "refuses", "raise", "segfault")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_fault_of_the_gpu_gets_out_and_the_tilt_is_read_after_all(
     daemon: GpuDaemon, subscriber: Subscriber, kind: str
 ) -> None:
@@ -190,3 +195,35 @@ def test_after_two_deaths_in_a_row_the_cpu_serves_and_says_so(
     assert tilts[1]["model"]["backend"] == "onnxruntime"
     assert daemon.status()["set_aside"] == []
     assert daemon.fault.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_200_faults_let_no_wrong_number_out_and_are_over_within_15_s(
+    daemon: GpuDaemon, subscriber: Subscriber
+) -> None:
+    generator = random.Random(12)
+    daemon.start()
+    daemon.wait_for_backend("tensorrt")
+    microscope = Microscope(daemon.acquisition)
+    percents, waits = [10.0], dict[str, list[float]]()
+    microscope.add("s/L0", 0.0, picture(10.0))
+    subscriber.wait_for("tilt", 1, SERVING_AGAIN_S)
+    for number in range(1, 201):
+        kind = generator.choice((*KINDS, "hang"))
+        percents.append(generator.choice((0.0, 5.0, 10.0, 20.0)))
+        daemon.fault.write_text(f"{kind} 0")
+        microscope.add(f"s/L{number}", 0.0, picture(percents[-1], seed=number))
+        landed_s = time.monotonic()
+        assert daemon.wait()[0] != 0
+        daemon.fault.unlink(missing_ok=True)
+        (daemon.state / RECORD).unlink()  # or the CPU would serve from now on
+        daemon.start()
+        subscriber.wait_for("tilt", number + 1, SERVING_AGAIN_S)
+        waits.setdefault(kind, []).append(time.monotonic() - landed_s)
+        daemon.wait_for_backend("tensorrt")
+    found = {one["tilt"]["series"]: one for one in subscriber.messages("tilt")}
+    for number, percent in enumerate(percents):
+        assert found[f"L{number}"]["ice"]["percent"] == pytest.approx(percent, abs=2.0), number
+    print({kind: f"{len(s)} times, {max(s):.1f} s at most" for kind, s in waits.items()})
+    assert max(map(max, waits.values())) < SERVING_AGAIN_S
