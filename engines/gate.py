@@ -10,7 +10,7 @@ from engines.bundle import Bundle
 from engines.canary import Canary, WatchedBackend
 from engines.errors import BackendError
 from engines.icemap import IceMap
-from engines.reference import KnownTilt, difference, known_tilts, read_known
+from engines.reference import Difference, KnownTilt, difference, known_tilts, read_known
 from engines.segmenter import Segmenter
 
 
@@ -25,15 +25,20 @@ def admitted(bundle: Bundle, candidate: Backend, every: int = 1) -> WatchedBacke
     differ, `BackendError` where one of the two fails.
     """
     tilts = known_tilts(bundle)
-    with closing(OnnxRuntimeSettings().build(bundle)) as reference:
-        expected = _readings(bundle, reference, tilts)
-    apart = difference(expected, _readings(bundle, candidate, tilts))
+    apart = apart_from_cpu(bundle, candidate, tilts)
     if not apart.is_small:
         raise ParityError(
             f"The backend {candidate.name} and ONNX Runtime differ by {apart} on the known tilts "
             "of the bundle: it does not serve."
         )
     return WatchedBackend(candidate, Canary.of(candidate, tilts[0].picture), every)
+
+
+def apart_from_cpu(bundle: Bundle, candidate: Backend, tilts: tuple[KnownTilt, ...]) -> Difference:
+    """Measure how far a backend and ONNX Runtime are apart; raises `BackendError`."""
+    with closing(OnnxRuntimeSettings().build(bundle)) as reference:
+        expected = _readings(bundle, reference, tilts)
+    return difference(expected, _readings(bundle, candidate, tilts))
 
 
 def _readings(bundle: Bundle, backend: Backend, tilts: tuple[KnownTilt, ...]) -> list[IceMap]:
