@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -56,21 +56,38 @@ class _Rectangle:
     right: int
 
 
+class Resampler(Protocol):
+    """Averages some kinds of images faster than this module does, to the same values."""
+
+    def takes(self, image: NDArray[Any], shape: tuple[int, int]) -> bool:
+        """Whether this image to this shape is its business."""
+        ...
+
+    def __call__(self, image: NDArray[Any], shape: tuple[int, int]) -> NDArray[float32]:
+        """Average an image, (rows, columns), to another shape in float32."""
+        ...
+
+
 def prepare(
-    image: NDArray[Any], pixel_size_angstrom: float, target_pixel_size_angstrom: float
+    image: NDArray[Any],
+    pixel_size_angstrom: float,
+    target_pixel_size_angstrom: float,
+    resampler: Resampler | None = None,
 ) -> Prepared:
     """Average an image down to the target pixel size and find where it holds data.
 
     `image` is (rows, columns) of any real dtype and byte order, in counts; both pixel sizes are
     in angstrom. The whole field of view is kept: sides are rounded to whole working pixels. A
-    coarser image than the target is interpolated linearly. Raises `PixelsError` for what is not
-    an image of real numbers and for pixel sizes that cannot be meant.
+    coarser image than the target is interpolated linearly. `resampler` averages what it takes.
+    Raises `PixelsError` for what is not an image of real numbers and for pixel sizes that cannot
+    be meant.
     """
     _check(image, pixel_size_angstrom, target_pixel_size_angstrom)
     rows, columns = image.shape
     shape = working_shape((rows, columns), pixel_size_angstrom, target_pixel_size_angstrom)
     with np.errstate(over="ignore", invalid="ignore"):
-        picture = _resample(image, shape)
+        taken = resampler is not None and resampler.takes(image, shape)
+        picture = resampler(image, shape) if resampler and taken else resample(image, shape)
         valid = _inside(_data_rectangle(image), image.shape, shape)
         peak = max(float(picture.max()), -float(picture.min()))  # NaN where any pixel is
         if not peak < _DILUTED * _LARGEST_VALUE:
@@ -112,7 +129,7 @@ def _check(image: NDArray[Any], pixel_size: float, target: float) -> None:
         )
 
 
-def _resample(image: NDArray[Any], shape: tuple[int, int]) -> NDArray[float32]:
+def resample(image: NDArray[Any], shape: tuple[int, int]) -> NDArray[float32]:
     """Bring an image to (rows, columns) in float32: averaged where finer, else interpolated."""
     if shape[0] > image.shape[0] or shape[1] > image.shape[1]:
         fine = cv2.resize(
@@ -151,8 +168,8 @@ def _average_rows(image: NDArray[Any], count: int) -> NDArray[float32]:
 def _mend(image: NDArray[Any], shape: tuple[int, int]) -> tuple[NDArray[float32], NDArray[bool_]]:
     """Resample from the finite pixels alone; second: where at least half of them are finite."""
     finite = np.abs(image) < _LARGEST_VALUE
-    total = _resample(np.where(finite, image, 0).astype(np.float32), shape)
-    share = _resample(finite.view(np.uint8), shape)
+    total = resample(np.where(finite, image, 0).astype(np.float32), shape)
+    share = resample(finite.view(np.uint8), shape)
     covered = share >= 0.5
     some = share > 1e-3
     told = covered if covered.any() else some

@@ -30,7 +30,7 @@ from engines.percentage import (
     histogram,
     percentage,
 )
-from engines.preprocess import Prepared, prepare
+from engines.preprocess import Prepared, Resampler, prepare
 from engines.unmeasured import MIN_VALID_SHARE, emptiness, only_shown, refusal, unmeasured
 
 SMALL_VALID_SHARE = 0.25
@@ -62,7 +62,10 @@ class Neighbours(Protocol):
 class Segmenter:
     """Measures images with one bundle on one backend; used by one thread."""
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: Backend, resampler: Resampler | None = None
+    ) -> None:
+        self._resampler = resampler
         self._bundle = bundle
         self._backend = backend
         self._manifest = bundle.manifest
@@ -103,7 +106,7 @@ class Segmenter:
         why_not = refusal(shape, pixel_size_angstrom, target)
         if why_not is not None or pixel_size_angstrom is None:
             return only_shown(image, why_not or Flag.PIXEL_SIZE_UNKNOWN, pixel_size_angstrom)
-        prepared = prepare(image, pixel_size_angstrom, target)
+        prepared = prepare(image, pixel_size_angstrom, target, self._resampler)
         flags = emptiness(image, prepared) or domain_flags(prepared.picture, prepared.valid, shape)
         if not AMBER.issuperset(flags):
             share = float(prepared.valid.mean())
@@ -113,7 +116,9 @@ class Segmenter:
             flags = (*flags, Flag.UNEXPECTED_BRIGHTNESS)
         look = self._look(prepared, neighbours)
         if look.inverted > 1.0:
-            other = self._look(prepare(turned(image), pixel_size_angstrom, target), neighbours)
+            other = self._look(
+                prepare(turned(image), pixel_size_angstrom, target, self._resampler), neighbours
+            )
             if other.inverted < 1.0:
                 look, flags = other, (*flags, Flag.INVERTED)
         if has_no_zero(look.prepared.picture, look.prepared.valid):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy import float32, uint8
@@ -74,8 +75,10 @@ class PlanRunner:
         """Memory on the GPU that this plan holds now, without the weights."""
         return self._scratch.nbytes + sum(port.nbytes for port in self._ports.values())
 
-    def run(self, inputs: Mapping[str, NDArray[float32]]) -> Arrays:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Run the plan: its outputs by name, float32, in memory of their own.
+
+        Inputs are contiguous, of the type that the plan takes.
 
         Raises `BackendError` where the GPU fails, after which the process is to end.
         """
@@ -86,7 +89,7 @@ class PlanRunner:
                 f"{self._library.label} failed ({type(error).__name__}: {error}); restart."
             ) from error
 
-    def _run(self, inputs: Mapping[str, NDArray[float32]]) -> Arrays:
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         for name in self.inputs:
             self._upload(name, inputs[name])
         self._make_room()
@@ -104,11 +107,11 @@ class PlanRunner:
         self._device.wait()
         return {name: self._copied(name, shape) for name, shape in shapes.items()}
 
-    def _upload(self, name: str, values: NDArray[float32]) -> None:
+    def _upload(self, name: str, values: NDArray[Any]) -> None:
         if not self._context.set_input_shape(name, values.shape):
             raise BackendError(f"The plan does not take {name} of {values.shape}; build it again.")
         port = self._port(name, values.nbytes)
-        np.copyto(port.host[: values.nbytes].view(float32).reshape(values.shape), values)
+        np.copyto(port.host[: values.nbytes].view(values.dtype).reshape(values.shape), values)
         self._device.upload(port.address, port.host, values.nbytes)
         self._context.set_tensor_address(name, port.address)
 

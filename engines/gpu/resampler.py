@@ -1,0 +1,115 @@
+"""Averages raw images on the GPU: the same as `engines.preprocess`, to a few parts in a million."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import float32, uint8
+from numpy.typing import NDArray
+
+from engines.errors import BackendError
+from engines.gpu.plan_runner import PlanRunner
+
+GRAPHS = ("uint8", "int16", "uint16", "float32")
+"""Kinds of pixels that are averaged on the GPU; others are averaged on the CPU."""
+TOLERANCE = 2e-5
+"""Largest difference from the CPU, as a share of the largest pixel: sums in another order."""
+CHECKED_ROWS = 3
+"""Rows of each picture that are averaged on the CPU too."""
+_MOST_OFF = 1e-3
+LEAST_PIXELS = 1 << 20
+"""Smaller images are averaged on the CPU in less time than a copy takes."""
+
+
+def graph_path(kind: str) -> Path:
+    """Where the graph for pixels of a kind lies."""
+    return Path(__file__).parent / "graphs" / f"area_average_{kind}.onnx"
+
+
+class GpuResampler:
+    """Brings raw images down to working size on the GPU; used by one thread.
+
+    `plan_of` gives the plan of a graph; each is loaded when the first image of its kind comes.
+    """
+
+    def __init__(self, runner_of: Callable[[str], PlanRunner]) -> None:
+        self._runner_of = runner_of
+        self._runners: dict[str, PlanRunner] = {}
+
+    def takes(self, image: NDArray[Any], shape: tuple[int, int]) -> bool:
+        """Whether an image is averaged here: large, of a known kind, and finer than wanted."""
+        return (
+            image.dtype.name in GRAPHS
+            and image.dtype.isnative
+            and image.size >= LEAST_PIXELS
+            and all(small <= large for small, large in zip(shape, image.shape, strict=True))
+        )
+
+    def __call__(self, image: NDArray[Any], shape: tuple[int, int]) -> NDArray[float32]:
+        """Average an image to (rows, columns) float32; raises `BackendError` as a backend does."""
+        kind = image.dtype.name
+        if kind not in self._runners:
+            self._runners[kind] = self._runner_of(kind)
+        down, across = (_shares(n, m) for n, m in zip(image.shape, shape, strict=True))
+        given = {"raw": _as_bytes(image), "down": down, "across": np.ascontiguousarray(across.T)}
+        picture = self._runners[kind].run(given)["picture"]
+        _check_rows(picture, image, down, across)
+        return picture
+
+    def close(self) -> None:
+        """Give the plans back."""
+        for runner in self._runners.values():
+            runner.close()
+        self._runners.clear()
+
+
+def _check_rows(
+    picture: NDArray[float32], image: NDArray[Any], down: NDArray[float32], across: NDArray[float32]
+) -> None:
+    """Compare a few rows with the CPU's: raises `BackendError` for what the GPU got wrong.
+
+    An image with infinite pixels gives no finite picture, and is mended on the CPU afterwards.
+    """
+    rows = np.unique(np.linspace(0, len(picture) - 1, CHECKED_ROWS).astype(int))
+    if not np.isfinite(picture[rows]).all() and not np.isfinite(image).all():
+        return
+    expected = []
+    for row in rows:
+        first, last = np.flatnonzero(down[row])[[0, -1]]
+        band = image[first : last + 1].astype(float32)
+        expected.append((down[row, first : last + 1] @ band) @ across.T)
+    unit = float(np.abs(expected).max())
+    if not np.abs(picture[rows] - expected).max() <= _MOST_OFF * max(unit, 1.0):
+        raise BackendError(
+            "The GPU averages pixels otherwise than the CPU: what it says now is not published."
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def _shares(native: int, working: int) -> NDArray[float32]:
+    """Give the share of each native row in each working one: (working, native)."""
+    step = native / working
+    low = np.arange(working) * step
+    span = min(math.ceil(step) + 1, native)
+    first = np.minimum(low.astype(np.int64), native - span)
+    index = first[:, None] + np.arange(span)
+    share = np.minimum(index + 1, (low + step)[:, None]) - np.maximum(index, low[:, None])
+    share = share.clip(0.0, None)
+    shares = np.zeros((working, native), float32)
+    np.put_along_axis(shares, index, (share / share.sum(axis=1, keepdims=True)).astype(float32), 1)
+    shares.flags.writeable = False
+    return shares
+
+
+def _as_bytes(image: NDArray[Any]) -> NDArray[Any]:
+    """Look at 16-bit pixels as pairs of bytes, the lower one first."""
+    whole = np.ascontiguousarray(image)
+    if whole.dtype.itemsize != 2:
+        return whole
+    low_first = whole.astype(whole.dtype.newbyteorder("<"), copy=False)
+    return low_first.view(uint8).reshape(*image.shape, 2)

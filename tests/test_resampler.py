@@ -1,0 +1,105 @@
+"""Raw images averaged on a (pretend) GPU are those averaged on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.errors import BackendError
+from engines.gpu import resampler as module
+from engines.gpu.plan_runner import PlanRunner
+from engines.gpu.resampler import GRAPHS, TOLERANCE, GpuResampler, graph_path
+from engines.learning.area_average import graph_of
+from engines.preprocess import prepare, working_shape
+from tests.pretend_gpu import PretendGpu, plug_in
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PretendGpu:
+    return plug_in(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def resampler(gpu: PretendGpu) -> Iterator[GpuResampler]:
+    def runner_of(kind: str) -> PlanRunner:
+        plan = gpu.plan(graph_path(kind).read_bytes())
+        return PlanRunner(gpu.library, plan, gpu.device())
+
+    found = GpuResampler(runner_of)
+    yield found
+    found.close()
+    assert gpu.cuda.in_use() == 0
+
+
+def image_of(kind: str, rows: int, columns: int, seed: int) -> np.ndarray[Any, Any]:
+    generator = np.random.default_rng(seed)
+    if kind == "float32":
+        return generator.normal(100.0, 500.0, (rows, columns)).astype(np.float32)
+    limits = np.iinfo(kind)
+    return generator.integers(limits.min, limits.max, (rows, columns), kind, endpoint=True)
+
+
+def test_any_image_comes_out_as_from_the_cpu(resampler: GpuResampler) -> None:
+    sides = st.integers(40, 300)
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.sampled_from(GRAPHS), sides, sides, st.integers(0, 9), st.floats(1.0, 13.0))
+    def agree(kind: str, rows: int, columns: int, seed: int, size_angstrom: float) -> None:
+        image = image_of(kind, rows, columns, seed)
+        expected = prepare(image, size_angstrom, 13.5).picture
+        shape = working_shape((rows, columns), size_angstrom, 13.5)
+        apart = np.abs(resampler(image, shape) - expected).max()
+        assert apart <= TOLERANCE * np.abs(image.astype(np.float64)).max()
+
+    agree()
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_wrong_averages_are_found_out(gpu: PretendGpu, resampler: GpuResampler, kind: str) -> None:
+    image = image_of(kind, 128, 128, 3)
+    resampler(image, (64, 64))
+    gpu.fault.write_text("nan 0")
+    with pytest.raises(BackendError, match="not published"):
+        resampler(image, (64, 64))
+
+
+def test_infinite_pixels_are_mended_as_on_the_cpu(
+    resampler: GpuResampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEAST_PIXELS", 1)
+    image = image_of("float32", 200, 180, 2)
+    image[40:60, 30:33] = np.nan
+    image[100, 100] = np.inf
+    expected, found = prepare(image, 5.0, 13.5), prepare(image, 5.0, 13.5, resampler)
+    np.testing.assert_array_equal(found.valid, expected.valid)
+    np.testing.assert_allclose(found.picture, expected.picture, rtol=1e-4)
+
+
+def test_views_and_turned_images_are_taken(resampler: GpuResampler) -> None:
+    image = image_of("int16", 120, 200, 1)
+    for view in (image[::-1], image.T, image[10:90, 5:150], np.rot90(image)):
+        expected = prepare(view, 5.0, 13.5).picture
+        found = resampler(view, working_shape((view.shape[0], view.shape[1]), 5.0, 13.5))
+        np.testing.assert_allclose(found, expected, atol=1.0, rtol=1e-4)
+
+
+def test_what_the_cpu_does_better_stays_there(
+    resampler: GpuResampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not resampler.takes(np.zeros((64, 64), np.int16), (32, 32))
+    monkeypatch.setattr(module, "LEAST_PIXELS", 1)
+    assert resampler.takes(np.zeros((64, 64), np.int16), (32, 32))
+    assert not resampler.takes(np.zeros((64, 64), np.int16), (128, 128))
+    assert not resampler.takes(np.zeros((64, 64), ">i2"), (32, 32))
+    assert not resampler.takes(np.zeros((64, 64), np.float64), (32, 32))
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_the_committed_graphs_are_what_the_code_makes(kind: str) -> None:
+    assert graph_path(kind).read_bytes() == graph_of(kind).SerializeToString()
