@@ -147,7 +147,10 @@ def serve_tilts(
 KINDS = ("nan", "drift", "half", "cuda", "refuses", "raise", "segfault")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [k if k in ("drift", "segfault") else pytest.param(k, marks=pytest.mark.slow) for k in KINDS],
+)
 def test_no_fault_of_the_gpu_gets_out_and_the_tilt_is_read_after_all(
     daemon: GpuDaemon, subscriber: Subscriber, kind: str
 ) -> None:
