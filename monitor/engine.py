@@ -136,6 +136,8 @@ class Engine:
         except PlanError as error:
             if self._wanted == GPU or error.reason not in _NO_GPU:
                 self._distrust(str(error))
+            else:
+                logger.info("the CPU serves: %s", error)
         return None
 
     def _on_gpu(self) -> Segmenter | None:

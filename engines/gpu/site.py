@@ -39,7 +39,8 @@ class Site:
         `cache` is the private folder of plans; `report` hears in one sentence of each that was
         thrown away.
         """
-        library, card = find(), find_card()
+        card = find_card()  # first: the library is large, and of no use without
+        library = find()
         key = plan_key(bundle, library, _OPTIONS, card)
         return cls(bundle, library, key, PlanStore(cache, report))
 
