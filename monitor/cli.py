@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from monitor.default_command import DEFAULT, DefaultGroup
+from monitor.engine_command import engine_app
 from monitor.errors import ConfigError, MonitorError
 from monitor.evaluate_command import evaluate_app
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(engine_app, name="engine")
 simulate_app = typer.Typer(cls=DefaultGroup, rich_markup_mode=None)
 app.add_typer(
     simulate_app,
