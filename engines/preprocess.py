@@ -67,6 +67,10 @@ class Resampler(Protocol):
         """Average an image, (rows, columns), to another shape in float32."""
         ...
 
+    def close(self) -> None:
+        """Give everything back."""
+        ...
+
 
 def prepare(
     image: NDArray[Any],

@@ -129,8 +129,10 @@ class Segmenter:
         return found
 
     def close(self) -> None:
-        """Close the backend."""
+        """Close the backend and the resampler."""
         self._backend.close()
+        if self._resampler is not None:
+            self._resampler.close()
 
     def _look(self, prepared: Prepared, neighbours: Neighbours | None) -> Look:
         """Show the network a picture and what its neighbours left."""

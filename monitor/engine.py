@@ -21,13 +21,14 @@ from engines.backends.protocol import Memory
 from engines.bundle import Bundle
 from engines.errors import BackendError
 from engines.icemap import Flag, IceMap
+from engines.preprocess import Resampler
 from engines.segmenter import Neighbours, Segmenter
 from monitor.engine_record import REST_S, EngineRecord
 from monitor.network import choose_backend
 
 if TYPE_CHECKING:
     from engines.gpu.background import BackgroundBuild
-    from engines.gpu.site import Site
+    from engines.gpu.installation import Site
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class Engine:
         """Look for a GPU where one is wanted."""
         if self._wanted not in (AUTO, GPU):
             return None
-        from engines.gpu.site import Site
+        from engines.gpu.installation import Site
         from engines.plans.errors import PlanError
 
         try:
@@ -161,7 +162,9 @@ class Engine:
             if plan is None:
                 self._start_build(site)
                 return None
-            return Segmenter(self._bundle, self._opened(site, plan))
+            backend, resampler = self._opened(site, plan), site.resampler()
+            recorded = _RecordedResampler(resampler, self._record) if resampler else None
+            return Segmenter(self._bundle, backend, recorded)
         except PlanRefusedError as error:
             self._give_up(site, error)
             self._start_build(site)
@@ -219,3 +222,20 @@ class _Recorded:
 
     def close(self) -> None:
         self._backend.close()
+
+
+class _RecordedResampler:
+    """The same for what averages pixels."""
+
+    def __init__(self, resampler: Resampler, record: EngineRecord) -> None:
+        self._resampler, self._record = resampler, record
+
+    def takes(self, image: NDArray[Any], shape: tuple[int, int]) -> bool:
+        return self._resampler.takes(image, shape)
+
+    def __call__(self, image: NDArray[Any], shape: tuple[int, int]) -> NDArray[float32]:
+        with self._record.call():
+            return self._resampler(image, shape)
+
+    def close(self) -> None:
+        self._resampler.close()

@@ -6,6 +6,7 @@ import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from engines.gpu.device import Device
 from engines.plans import library as libraries
 from engines.plans.library import Library
 
+PRETEND = ("cuda", "cuda.bindings", "cuda.bindings.runtime", "tensorrt_rtx")
 FOLDER = Path(__file__).resolve().parent / "fake_gpu"
 
 
@@ -39,10 +41,11 @@ def plug_in(patch: pytest.MonkeyPatch, scratch: Path) -> PretendGpu:
     patch.setenv("ICEWATCH_FAKE_FAULT", str(fault))
     for name in [n for n in sys.modules if n.split(".")[0] in ("cuda", "tensorrt_rtx", "tensorrt")]:
         patch.delitem(sys.modules, name)
+    for name in PRETEND:
+        patch.setitem(sys.modules, name, ModuleType(name))  # so that undoing takes it out again
+        del sys.modules[name]
     patch.syspath_prepend(str(FOLDER))
     patch.setattr(libraries, "_load", libraries._load.__wrapped__)
     cuda = importlib.import_module("cuda.bindings.runtime")
     library = libraries.find("tensorrt_rtx")
-    for name in [n for n in sys.modules if n.split(".")[0] in ("cuda", "tensorrt_rtx")]:
-        patch.setitem(sys.modules, name, sys.modules[name])
     return PretendGpu(cuda, library, fault)

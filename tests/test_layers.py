@@ -26,6 +26,8 @@ HEAVY = {
     "tensorrt": (),
     "tensorrt_rtx": (),
     "openvino": (),
+    "cuda": (),
+    "pynvml": (),
 }
 """Where a module may be imported at the top of a file; elsewhere only inside functions."""
 DEPENDENCIES = {

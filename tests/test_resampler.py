@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from hypothesis import strategies as st
 from engines.errors import BackendError
 from engines.gpu import resampler as module
 from engines.gpu.plan_runner import PlanRunner
-from engines.gpu.resampler import GRAPHS, TOLERANCE, GpuResampler, graph_path
+from engines.gpu.resampler import GRAPHS, TOLERANCE, GpuResampler, graph_path, shapes_of
 from engines.learning.area_average import graph_of
+from engines.plans.build import build_plan
+from engines.plans.key import BuildOptions
+from engines.plans.library import find
 from engines.preprocess import prepare, working_shape
 from tests.pretend_gpu import PretendGpu, plug_in
 
@@ -98,6 +102,15 @@ def test_what_the_cpu_does_better_stays_there(
     assert not resampler.takes(np.zeros((64, 64), np.int16), (128, 128))
     assert not resampler.takes(np.zeros((64, 64), ">i2"), (32, 32))
     assert not resampler.takes(np.zeros((64, 64), np.float64), (32, 32))
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_the_real_library_builds_the_graphs(kind: str) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx")
+    options = BuildOptions(compute_capabilities=("8.6",))
+    graph = graph_path(kind).read_bytes()
+    built = build_plan(find("tensorrt_rtx"), graph, options, shapes=partial(shapes_of, kind))
+    assert built.plan
 
 
 @pytest.mark.parametrize("kind", GRAPHS)

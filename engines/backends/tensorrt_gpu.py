@@ -26,7 +26,7 @@ class TensorRtSettings(BaseModel):
 
     def build(self, bundle: Bundle) -> Backend:
         """Load or build a plan, and prove it on known tilts; raises `BackendError`."""
-        from engines.gpu.site import Site
+        from engines.gpu.installation import Site
 
         site = Site.find(bundle, self.cache or users_cache())
         plan = site.plan() or site.build()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from engines.backends.protocol import Backend, Ports
@@ -12,15 +14,17 @@ from engines.gate import admitted
 from engines.gpu.backend import PlanBackend
 from engines.gpu.device import open_device
 from engines.gpu.plan_runner import PlanRunner
+from engines.gpu.resampler import GRAPHS, GpuResampler, graph_path, shapes_of
 from engines.plans.build import build_plan, graph_of
 from engines.plans.card import find_card
-from engines.plans.key import BuildOptions, PlanKey, plan_key
+from engines.plans.key import PlanKey, options_for, plan_key
 from engines.plans.library import Library, find
 from engines.plans.prepared import take_prepared
 from engines.plans.store import PlanStore
 
 Report = Callable[[str], None]
-_OPTIONS = BuildOptions()
+_MOST_PLANS = 12
+"""Two networks with all that averages pixels for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +45,51 @@ class Site:
         """
         card = find_card()  # first: the library is large, and of no use without
         library = find()
-        key = plan_key(bundle, library, _OPTIONS, card)
-        return cls(bundle, library, key, PlanStore(cache, report))
+        key = plan_key(bundle, library, options_for(library, card), card)
+        return cls(bundle, library, key, PlanStore(cache, report, most_plans=_MOST_PLANS))
 
     def plan(self, prepared: Path | None = None, report: Report = lambda _: None) -> bytes | None:
         """Give the plan that was built before, here or in the folder `prepared`, if there is one.
 
         Raises `PlanError` for a folder that others may write to.
         """
+        if self.store.died_of(self.key):
+            prepared = None
         found = self.store.load(self.key)
         if found is None and prepared is not None:
             found = take_prepared(prepared, self.key, report)
         return found
 
     def build(self) -> bytes:
-        """Build the plan and keep it; takes seconds to minutes; raises `PlanError`."""
-        machine = self.key.without_graph()
+        """Build the plans and keep them; takes seconds to minutes; raises `PlanError`.
+
+        Gives that of the network; those that average pixels are small.
+        """
+        machine, options = self.key.without_graph(), self.key.options
         timings = self.store.load(machine, "timings") or b""
-        built = build_plan(self.library, graph_of(self.bundle, _OPTIONS), _OPTIONS, timings=timings)
-        name = f"{self.bundle.name} {self.bundle.version}"
+        for kind in GRAPHS:
+            graph = graph_path(kind).read_bytes()
+            average = build_plan(self.library, graph, options, shapes=partial(shapes_of, kind))
+            self.store.put(self._key_of(graph), average.plan, f"area average of {kind}")
+        built = build_plan(self.library, graph_of(self.bundle, options), options, timings=timings)
         if built.timings:
             self.store.put(machine, built.timings, kind="timings")
-        self.store.put(self.key, built.plan, name)
+        self.store.put(self.key, built.plan, f"{self.bundle.name} {self.bundle.version}")
         return built.plan
+
+    def resampler(self) -> GpuResampler | None:
+        """Average raw pixels on the GPU too; None where a plan for that is not there."""
+        plans = {}
+        for kind in GRAPHS:
+            plan = self.store.load(self._key_of(graph_path(kind).read_bytes()))
+            if plan is None:
+                return None
+            plans[kind] = plan
+        return GpuResampler(lambda kind: PlanRunner(self.library, plans[kind], open_device()))
+
+    def _key_of(self, graph: bytes) -> PlanKey:
+        """Name a plan of another graph, all else being the same."""
+        return self.key.model_copy(update={"graph_sha256": hashlib.sha256(graph).hexdigest()})
 
     def open(self, plan: bytes, every: int = 1) -> Backend:
         """Load a plan, prove it on the known tilts, and watch it from then on.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engines.bundle import Bundle
 from engines.errors import EngineError
-from engines.gpu.site import Site
+from engines.gpu.installation import Site
 
 NICE = 10
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from engines.gpu.plan_runner import PlanRunner
 
 GRAPHS = ("uint8", "int16", "uint16", "float32")
 """Kinds of pixels that are averaged on the GPU; others are averaged on the CPU."""
+_NATIVE_PX = (32, 4096, 16384)
+_WORKING_PX = (1, 608, 4096)
 TOLERANCE = 2e-5
 """Largest difference from the CPU, as a share of the largest pixel: sums in another order."""
 CHECKED_ROWS = 3
@@ -29,6 +31,15 @@ LEAST_PIXELS = 1 << 20
 def graph_path(kind: str) -> Path:
     """Where the graph for pixels of a kind lies."""
     return Path(__file__).parent / "graphs" / f"area_average_{kind}.onnx"
+
+
+def shapes_of(kind: str, name: str) -> Sequence[tuple[int, ...]]:
+    """Tell the least, the usual and the largest shape of an input of a graph."""
+    pairs = () if kind in ("uint8", "float32") else (2,)
+    if name == "raw":
+        return [(native, native, *pairs) for native in _NATIVE_PX]
+    both = zip(_WORKING_PX, _NATIVE_PX, strict=True)
+    return [(small, large) if name == "down" else (large, small) for small, large in both]
 
 
 class GpuResampler:
@@ -48,6 +59,9 @@ class GpuResampler:
             and image.dtype.isnative
             and image.size >= LEAST_PIXELS
             and all(small <= large for small, large in zip(shape, image.shape, strict=True))
+            and min(image.shape) >= _NATIVE_PX[0]
+            and max(image.shape) <= _NATIVE_PX[-1]
+            and max(shape) <= _WORKING_PX[-1]
         )
 
     def __call__(self, image: NDArray[Any], shape: tuple[int, int]) -> NDArray[float32]:

@@ -51,7 +51,7 @@ def libraries() -> Facts:
 def build() -> Facts:
     """Build a plan for this card and keep it."""
     from engines.bundle import Bundle
-    from engines.gpu.site import Site
+    from engines.gpu.installation import Site
 
     start = time.perf_counter()
     site = Site.find(Bundle.load(BUNDLE), CACHE)
@@ -71,7 +71,7 @@ def serve() -> Facts:
     from engines.gpu.backend import PlanBackend
     from engines.gpu.device import open_device
     from engines.gpu.plan_runner import PlanRunner
-    from engines.gpu.site import Site
+    from engines.gpu.installation import Site
     from engines.reference import known_tilts
     from engines.segmenter import Segmenter
 

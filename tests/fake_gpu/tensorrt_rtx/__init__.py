@@ -43,6 +43,10 @@ class IProgressMonitor:
     pass
 
 
+class BuilderFlag(IntEnum):
+    TF32 = 1
+
+
 class NetworkDefinitionCreationFlag(IntEnum):
     STRONGLY_TYPED = 1
 
