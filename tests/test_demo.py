@@ -33,6 +33,7 @@ def test_every_icy_lamella_is_flagged_and_no_other(tmp_path: Path) -> None:
     assert len(list((tmp_path / "kept" / "state" / "overlays").rglob("*.png"))) == 49
 
 
+@pytest.mark.slow  # tests of ends in the middle are many; this one is for the eye
 def test_a_killed_daemon_comes_to_the_same_end(tmp_path: Path) -> None:
     with demo(tmp_path / "kept") as process:
         journal = tmp_path / "kept" / "state" / "journal.sqlite3"

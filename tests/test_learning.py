@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,15 @@ def test_a_run_that_was_stopped_goes_on_the_same(data: Path, run: Path, tmp_path
     assert record["step"] == TRAINING.steps
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_run_that_goes_on_with_other_settings_notes_both(data: Path, tmp_path: Path) -> None:
+    Run([data], tmp_path, TRAINING).go()
+    other = replace(TRAINING, seed=7, steps=TRAINING.steps + 1)
+    Run([data], tmp_path, other).go()
+    _, record = trained_model(tmp_path)
+    assert record["settings"]["seed"] == 7
+    assert [one["until_step"] for one in record["earlier_settings"]] == [TRAINING.steps]
 
 
 def test_training_without_data_says_what_to_do(tmp_path: Path) -> None:

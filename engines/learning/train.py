@@ -86,6 +86,7 @@ class Run:
         )
         if (out / CHECKPOINT).exists():
             self.state.load(out)
+            self._note_settings(_plain(settings))
         self.shards: list[Path] = []
 
     @property
@@ -151,6 +152,15 @@ class Run:
             self._note_data(data, len(shards))
             listed += shards
         return listed
+
+    def _note_settings(self, settings: dict[str, Any]) -> None:
+        """Record that a run goes on with other settings than before."""
+        before = self.state.record.get("settings")
+        if before not in (None, settings):
+            self.state.record.setdefault("earlier_settings", []).append(
+                {**before, "until_step": self.state.step}
+            )
+        self.state.record["settings"] = settings
 
     def _note_data(self, directory: Path, series: int) -> None:
         """Record what was trained on; a run may pass from one data set to another."""
