@@ -6,14 +6,24 @@ and to `BackendSettings`; `tests/contracts/test_backend.py` then holds it to the
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from engines.backends.onnx_runtime import OnnxRuntimeSettings
+from engines.backends.openvino_cpu import OpenVinoSettings
 from engines.backends.protocol import Backend, Inference
+from engines.backends.tensorrt_gpu import TensorRtSettings
 
-BackendSettings = OnnxRuntimeSettings
-"""Any one of the settings, told apart by `kind`: a discriminated union once there are two."""
+BackendSettings = Annotated[
+    OnnxRuntimeSettings | OpenVinoSettings | TensorRtSettings, Field(discriminator="kind")
+]
+"""Any one of the settings, told apart by `kind`."""
 
-BACKENDS: dict[str, type[BackendSettings]] = {
+BACKENDS: dict[str, type[OnnxRuntimeSettings] | type[OpenVinoSettings] | type[TensorRtSettings]] = {
     "onnxruntime": OnnxRuntimeSettings,
+    "openvino": OpenVinoSettings,
+    "tensorrt": TensorRtSettings,
 }
 """Settings of every backend by its `kind`; each has `build(bundle) -> Backend`."""
 

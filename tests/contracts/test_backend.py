@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.backends import BACKENDS, Backend, Inference
+from engines.benchmarking.contenders import why_absent
 from engines.bundle import MAX_BATCH, Bundle
 from engines.errors import BackendError, BundleError
 from tests import tiny_bundle
@@ -19,8 +20,12 @@ from tests.test_bundle import graph_of_nan
 
 Pictures = tuple[NDArray[np.float32], NDArray[np.float32]]
 
-LIBRARIES = {"onnxruntime": "onnxruntime"}
-"""What a backend needs beyond the plain install is skipped where it is not there."""
+
+def skip_where_absent(kind: str) -> None:
+    """What a backend needs beyond the plain install may not be there."""
+    why = why_absent(kind)
+    if why is not None:
+        pytest.skip(f"the backend {kind}: {why}")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="module", params=sorted(BACKENDS))
 def backend(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Backend]:
     kind: str = request.param
-    pytest.importorskip(LIBRARIES[kind], reason=f"the backend {kind} needs {LIBRARIES[kind]}")
+    skip_where_absent(kind)
     built = BACKENDS[kind]().build(bundle)
     yield built
     built.close()
@@ -161,7 +166,7 @@ def test_other_numbers_are_refused(backend: Backend) -> None:
 
 @pytest.mark.parametrize("kind", sorted(BACKENDS))
 def test_closing_twice_is_closing_once(bundle: Bundle, kind: str) -> None:
-    pytest.importorskip(LIBRARIES[kind], reason=f"the backend {kind} needs {LIBRARIES[kind]}")
+    skip_where_absent(kind)
     backend = BACKENDS[kind]().build(bundle)
     backend.close()
     backend.close()
@@ -171,7 +176,7 @@ def test_closing_twice_is_closing_once(bundle: Bundle, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(BACKENDS))
 def test_a_graph_that_is_not_what_the_manifest_says_is_not_built(tmp_path: Path, kind: str) -> None:
-    pytest.importorskip(LIBRARIES[kind], reason=f"the backend {kind} needs {LIBRARIES[kind]}")
+    skip_where_absent(kind)
     graph = tiny_bundle.tiny_graph(tiny_bundle.CHANNELS[:5])
     for output in graph.graph.output:
         output.type.tensor_type.ClearField("shape")
@@ -188,7 +193,7 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_not_built(tmp_path: Path,
 
 @pytest.mark.parametrize("kind", sorted(BACKENDS))
 def test_weights_that_are_no_numbers_are_the_fault_of_the_bundle(tmp_path: Path, kind: str) -> None:
-    pytest.importorskip(LIBRARIES[kind], reason=f"the backend {kind} needs {LIBRARIES[kind]}")
+    skip_where_absent(kind)
     bundle = Bundle.load(tiny_bundle.write(tmp_path, graph_of_nan()))
     with pytest.raises(BundleError, match="not numbers"):
         BACKENDS[kind]().build(bundle)

@@ -1,0 +1,1 @@
+"""Compares backends on the same tilts: speed, memory, and whether they say the same."""
