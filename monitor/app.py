@@ -17,6 +17,7 @@ from engines.errors import BackendError, BundleError
 from monitor.engine import Engine
 from monitor.engine_record import EngineRecord
 from monitor.errors import JournalError
+from monitor.gpu_facts import EngineMetrics, GpuCollector, GpuWatch
 from monitor.health import notify_systemd
 from monitor.intake import Intake
 from monitor.journal import Committed, Journal
@@ -89,6 +90,7 @@ class Daemon:
             on_gone=self._problems.solved,
         )
         self._stop_metrics = serve_metrics(settings.publish.metrics_address, self._metrics.registry)
+        self._engine_metrics = EngineMetrics(settings.microscope, self._metrics.registry)
         self._reporter = Reporter(
             settings,
             self._identity,
@@ -184,8 +186,10 @@ class Daemon:
             self._settings.state.directory,
             self._engine_record,
             model.prepared_engines,
-            self._metrics.running,
+            self._engine_changed,
+            self._engine_metrics.ran,
         )
+        self._watch_gpu(engine)
         policy = self._settings.verdict.policy.build(self._settings.verdict.skip_above_ice_percent)
         self._reporter.pipeline = pipeline = Pipeline(
             self._source,
@@ -216,6 +220,21 @@ class Daemon:
             else:
                 self._intake.retry(offer.landed)
         engine.close()
+
+    def _engine_changed(self, engine: Engine) -> None:
+        self._metrics.running(engine)
+        if engine.built_s:
+            self._engine_metrics.serves(engine.built_s)
+        else:
+            self._engine_metrics.gone()
+
+    def _watch_gpu(self, engine: Engine) -> None:
+        """Show the facts of the GPU, and notice its loss, where there is one."""
+        if engine.has_gpu:
+            self._reporter.gpu = GpuWatch()
+            self._metrics.registry.register(
+                GpuCollector(self._settings.microscope, self._reporter.gpu)
+            )
 
     def _heartbeat(self) -> StatusMessage:
         """Do what is due every second, and make the heartbeat (called by the publisher)."""

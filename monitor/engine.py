@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 CPU, GPU, AUTO = "onnxruntime", "tensorrt", "auto"
 CACHE = "engines"
+Observe = Callable[[str, float, int], None]
 CALL_MAX_S = {CPU: 10.0, GPU: 5.0}
 """A call that takes longer hangs: the process ends, and systemd starts it again."""
 _NO_GPU = ("gpu", "library_missing")
@@ -54,16 +55,19 @@ class Engine:
         record: EngineRecord,
         prepared: Path | None = None,
         on_change: Callable[[Engine], None] = lambda engine: None,
+        observe: Observe = lambda stage, seconds, tilts: None,
     ) -> None:
         """Load the network on the best backend that can serve now.
 
-        `on_change` hears of each change of backend. Raises `BundleError` and `BackendError`.
+        `on_change` hears of each change of backend, `observe` of each call of the GPU: stage,
+        seconds, and how many tilts the network was given. Raises `BundleError` and `BackendError`.
         """
         self._bundle = Bundle.load(bundle)
         self._wanted = backend
         self._record = record
         self._prepared = prepared
         self._on_change = on_change
+        self._observe = observe
         self.trouble = ""
         """Why the CPU serves although a GPU should; empty where all is as it should be."""
         self.busy_since_s: float | None = None
@@ -84,6 +88,19 @@ class Engine:
     @property
     def backend_name(self) -> str:
         return self._segmenter.backend_name
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether this computer has a GPU and a library for it."""
+        return self._site is not None
+
+    @property
+    def built_s(self) -> float:
+        """When the plan that serves was built, in seconds since 1970; 0 where none does."""
+        site = self._site
+        if site is None or self.backend_name != GPU:
+            return 0.0
+        return site.store.kept_since_s(site.key)
 
     @property
     def call_max_s(self) -> float:
@@ -162,9 +179,10 @@ class Engine:
             if plan is None:
                 self._start_build(site)
                 return None
-            backend, resampler = self._opened(site, plan), site.resampler()
-            recorded = _RecordedResampler(resampler, self._record) if resampler else None
-            return Segmenter(self._bundle, backend, recorded)
+            watched, resampler = self._opened(site, plan), site.resampler()
+            backend = _Recorded(watched, self._record, self._observe)
+            averages = resampler and _RecordedResampler(resampler, self._record, self._observe)
+            return Segmenter(self._bundle, backend, averages)
         except PlanRefusedError as error:
             self._give_up(site, error)
             self._start_build(site)
@@ -185,10 +203,9 @@ class Engine:
         self.busy_since_s = time.monotonic()
         try:
             with self._record.call():
-                backend = site.open(plan)
+                return site.open(plan)
         finally:
             self.busy_since_s = None
-        return _Recorded(backend, self._record)
 
     def _start_build(self, site: Site) -> None:
         from engines.gpu.background import BackgroundBuild
@@ -210,15 +227,18 @@ class Engine:
 class _Recorded:
     """A backend on the GPU whose calls are marked, so that a death in one is known as such."""
 
-    def __init__(self, backend: Backend, record: EngineRecord) -> None:
-        self._backend, self._record = backend, record
+    def __init__(self, backend: Backend, record: EngineRecord, observe: Observe) -> None:
+        self._backend, self._record, self._observe = backend, record, observe
         self.name = backend.name
 
     def infer(
         self, picture: NDArray[float32], valid: NDArray[float32], memory: Memory | None = None
     ) -> Inference:
+        start = time.perf_counter()
         with self._record.call():
-            return self._backend.infer(picture, valid, memory)
+            answer = self._backend.infer(picture, valid, memory)
+        self._observe("network", time.perf_counter() - start, len(picture))
+        return answer
 
     def close(self) -> None:
         self._backend.close()
@@ -227,15 +247,18 @@ class _Recorded:
 class _RecordedResampler:
     """The same for what averages pixels."""
 
-    def __init__(self, resampler: Resampler, record: EngineRecord) -> None:
-        self._resampler, self._record = resampler, record
+    def __init__(self, resampler: Resampler, record: EngineRecord, observe: Observe) -> None:
+        self._resampler, self._record, self._observe = resampler, record, observe
 
     def takes(self, image: NDArray[Any], shape: tuple[int, int]) -> bool:
         return self._resampler.takes(image, shape)
 
     def __call__(self, image: NDArray[Any], shape: tuple[int, int]) -> NDArray[float32]:
+        start = time.perf_counter()
         with self._record.call():
-            return self._resampler(image, shape)
+            picture = self._resampler(image, shape)
+        self._observe("average", time.perf_counter() - start, 0)
+        return picture
 
     def close(self) -> None:
         self._resampler.close()

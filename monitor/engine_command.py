@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from monitor.engine_benchmark_command import EPILOG, benchmark
+
 engine_app = typer.Typer(
     help="Build and check what the network runs as on a graphics card.",
     epilog="Example: icewatch engine build --compute-capability 8.6 --out plans/",
@@ -68,3 +70,6 @@ def verify(
     from monitor.engine_plans import verify_plans
 
     return verify_plans(directory, config, bundle)
+
+
+engine_app.command("benchmark", epilog=EPILOG)(benchmark)

@@ -9,6 +9,7 @@ from typing import Any
 
 from monitor.engine import Engine
 from monitor.errors import JournalError
+from monitor.gpu_facts import GpuWatch
 from monitor.health import Health, judge
 from monitor.intake import NO_ANSWER_S, Intake
 from monitor.journal import Journal
@@ -55,6 +56,7 @@ class Reporter:
         self._newest_seq = 0
         self.pipeline: Pipeline | None = None
         self.engine: Engine | None = None
+        self.gpu: GpuWatch | None = None
 
     @property
     def backend_name(self) -> str:
@@ -70,8 +72,13 @@ class Reporter:
             failing_sinks=self._failing_sinks(),
             unanswered=self._unanswered(),
             set_aside=len(self._set_aside.listed()),
-            engine_trouble=self.engine.trouble if self.engine else "",
+            engine_trouble=self._engine_trouble(),
         )
+
+    def _engine_trouble(self) -> str:
+        if self.gpu is not None and self.gpu.lost:
+            return "the GPU no longer answers; see what nvidia-smi and the kernel's log say"
+        return self.engine.trouble if self.engine else ""
 
     def _unanswered(self) -> str:
         since_s = self.pipeline.reading_since_s if self.pipeline else None

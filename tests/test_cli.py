@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,22 +24,25 @@ from tests.privileges import as_nobody
 from tests.test_bundle import graph_of_nan
 from tests.waiting import wait_until
 
-COMMANDS = ("demo", "run", "check", "score", "listen", "status", "retry")
+COMMANDS = ("demo", "run", "check", "score", "listen", "status", "retry", "engine benchmark")
 
 
-def icewatch(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def icewatch(
+    *arguments: str, timeout_s: float = 60.0, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "monitor", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
         timeout=timeout_s,
+        env={**os.environ, **environment},
     )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_has_an_example(command: str) -> None:
-    found = icewatch(command, "--help")
+    found = icewatch(*command.split(), "--help")
     assert found.returncode == 0
     assert f"Example: icewatch {command}" in found.stdout
 
@@ -88,10 +92,10 @@ def test_check_and_run_refuse_alike(tmp_path: Path) -> None:
 
 def test_a_backend_that_is_not_there_is_refused(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path)
-    text = daemon.config.read_text().replace("[publish]", 'backend = "openvino"\n[publish]')
+    text = daemon.config.read_text().replace("[publish]", 'backend = "tensorrt"\n[publish]')
     daemon.config.write_text(text)
-    found = icewatch("check", str(daemon.config))
-    assert found.returncode == 2
+    found = icewatch("check", str(daemon.config), CUDA_VISIBLE_DEVICES="")
+    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
     assert "model.backend" in found.stderr
 
 

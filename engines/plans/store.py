@@ -95,6 +95,14 @@ class PlanStore:
         except FileNotFoundError:
             return
 
+    def kept_since_s(self, key: PlanKey) -> float:
+        """When the plan of a key was put here, in seconds since 1970; 0 where there is none."""
+        try:
+            with opened(self.directory, private()) as folder:
+                return folder.changed_s(stem(key, "plan"))
+        except FileNotFoundError:
+            return 0.0
+
     def begin_trial(self, key: PlanKey) -> None:
         """Note that a plan is about to be loaded: should the process die of it, it is dropped."""
         with opened(self.directory, private(), create=True) as folder:
