@@ -70,8 +70,8 @@ def serve() -> Facts:
     from engines.gate import apart_from_cpu
     from engines.gpu.backend import PlanBackend
     from engines.gpu.device import open_device
-    from engines.gpu.plan_runner import PlanRunner
     from engines.gpu.installation import Site
+    from engines.gpu.plan_runner import PlanRunner
     from engines.reference import known_tilts
     from engines.segmenter import Segmenter
 
