@@ -60,5 +60,5 @@ $(light): pyproject.toml constraints.txt | $(VENV)/.stamp-venv
 
 $(full): pyproject.toml constraints.txt | $(VENV)/.stamp-venv
 	@$(python) .ci/install.py "icewatch with its tests and training (PyTorch: the first time a download of some gigabytes)" \
-		-c constraints.txt -e ".[dev,train,gpu]"
+		-c constraints.txt -e ".[dev,train,gpu,openvino]"
 	@touch $(light) $@

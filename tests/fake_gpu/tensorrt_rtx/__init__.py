@@ -71,14 +71,35 @@ class Network:
         return self.ports[at]
 
 
-class OnnxParser(_Any):
-    num_errors = 0
+class ParserError:
+    def __init__(self, text: str) -> None:
+        self._text = text
 
+    def node_operator(self) -> str:
+        return ""
+
+    def desc(self) -> str:
+        return self._text
+
+
+class OnnxParser:
     def __init__(self, network: Network, logger: ILogger) -> None:
         self.network = network
+        self.errors: list[ParserError] = []
+
+    @property
+    def num_errors(self) -> int:
+        return len(self.errors)
+
+    def get_error(self, at: int) -> ParserError:
+        return self.errors[at]
 
     def parse(self, graph: bytes) -> bool:
-        session = onnxruntime.InferenceSession(graph)
+        try:
+            session = onnxruntime.InferenceSession(graph)
+        except Exception as error:  # noqa: BLE001
+            self.errors.append(ParserError(str(error)))
+            return False
         self.network.graph = graph
         self.network.ports = [Port(one.name, tuple(one.shape)) for one in session.get_inputs()]
         return True
