@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from engines.icemap import Flag
 
 _BYTES = 256
+_LOWEST_BY_HIGHEST = {_BYTES - 1.0: 0.0, _BYTES / 2.0 - 1.0: -_BYTES / 2.0}
 _SAMPLES = 1 << 17
 _FEWEST = 1024
 _LEAST_CLIPPED_SHARE = 1e-3
@@ -54,8 +55,8 @@ def _is_scaled(values: NDArray[float64], image: NDArray[Any]) -> bool:
     """Say whether whole numbers fill the range of a byte; one pixel may be all at an end."""
     if values.max() - values.min() >= _BYTES or not (np.rint(values) == values).all():
         return False
-    low, high = float(image.min()), float(image.max())
-    fills = (low, high) in ((0.0, _BYTES - 1.0), (-_BYTES / 2.0, _BYTES / 2.0 - 1.0))
+    lowest = _LOWEST_BY_HIGHEST.get(float(image.max()))
+    fills = lowest is not None and float(image.min()) == lowest  # each looks at every pixel
     return fills and int(np.unique(values).size) >= _SCALED_STEPS
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
+import cv2
 import numpy as np
 from numpy import bool_, float32, int64
 from numpy.typing import NDArray
@@ -59,8 +60,9 @@ def _mean_percent(channel: NDArray[float32] | None, valid: NDArray[bool_]) -> fl
 
 def histogram(probability: NDArray[float32], inside: NDArray[bool_]) -> NDArray[int64]:
     """Count the pixels `inside` by probability, both (rows, columns): (BINS,)."""
-    level = np.sqrt(probability[inside]) * BINS
-    return np.bincount(level.astype(np.uint16).clip(0, BINS - 1), minlength=BINS)
+    level = np.minimum(np.sqrt(probability) * float32(BINS), float32(BINS - 0.5))
+    counts = cv2.calcHist([level], [0], inside.view(np.uint8), [BINS], [0, BINS])
+    return np.asarray(counts.ravel(), int64)
 
 
 @cache

@@ -253,10 +253,19 @@ class Segmenter:
 
 def without_small_parts(mask: NDArray[bool_], min_area_px: float) -> NDArray[bool_]:
     """Drop the connected parts (8 neighbours) of a (rows, columns) mask under an area in pixels."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    kept = np.zeros(mask.shape, bool)
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    if width == 0:
+        return kept
+    # ice fills a small part of most fields, and none of many
+    around = np.s_[top : top + height, left : left + width]
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(
+        np.ascontiguousarray(mask[around]).view(np.uint8), connectivity=8
+    )
     keep = stats[:, cv2.CC_STAT_AREA] >= min_area_px
     keep[0] = False
-    return np.asarray(keep[labels])
+    kept[around] = keep[labels]
+    return kept
 
 
 def _opened(mask: NDArray[bool_]) -> NDArray[bool_]:

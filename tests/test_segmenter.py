@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from engines.backends.onnx_runtime import OnnxRuntimeSettings
 from engines.bundle import Bundle
 from engines.errors import BackendError, BundleError
 from engines.icemap import AMBER, Flag, IceMap
+from engines.percentage import BINS, histogram
 from engines.readers.mrc import read_section
 from engines.segmenter import Segmenter, without_small_parts
 from tests import tiny_bundle
@@ -139,6 +141,27 @@ def test_parts_are_measured_over_corners() -> None:
     assert kept.sum() == 3 and not kept[8, 8]
     np.testing.assert_array_equal(without_small_parts(mask, 0), mask)
     assert not without_small_parts(np.zeros((3, 3), bool), 0).any()
+
+
+@given(seed=st.integers(0, 999), share=st.floats(0.0, 0.6), least=st.integers(1, 30))
+def test_parts_are_those_of_the_whole_mask(seed: int, share: float, least: int) -> None:
+    mask = np.zeros((23, 31), bool)
+    mask[3:20, 5:29] = np.random.default_rng(seed).random((17, 24)) < share
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    expected = mask & (stats[labels, cv2.CC_STAT_AREA] >= least)
+    np.testing.assert_array_equal(without_small_parts(mask, least), expected)
+    np.testing.assert_array_equal(without_small_parts(mask[:, ::-1], least), expected[:, ::-1])
+
+
+@given(seed=st.integers(0, 999))
+def test_a_histogram_counts_every_pixel_inside_once(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    probability = generator.random((40, 50), np.float32) ** 3
+    probability.flat[:4] = (0.0, 1.0, 0.25, 1e-30)
+    inside = generator.random((40, 50)) < 0.7
+    level = (np.sqrt(probability[inside]) * np.float32(BINS)).astype(int).clip(0, BINS - 1)
+    expected = np.bincount(level, minlength=BINS)
+    np.testing.assert_array_equal(histogram(probability, inside), expected)
 
 
 def test_percentage_is_calibrated(tmp_path: Path, segmenter: Segmenter) -> None:
