@@ -41,8 +41,7 @@ from monitor.web.server import serve_metrics, serve_status
 
 logger = logging.getLogger(__name__)
 
-ENGINE_LOAD_MAX_S = 120.0
-"""The library may compile for the card when it loads a plan."""
+GPU_LOOK_S = 10.0
 STOP_MAX_S = 2.0
 """What is being read or measured at a stop is waited for so long."""
 EXIT_FAILED = 1
@@ -148,6 +147,8 @@ class Daemon:
         self._stop_metrics()
         self._stream.close()
         self._set_aside.close(orderly=not self._failed.is_set())
+        if self._reporter.engine is not None and not self._failed.is_set():
+            self._reporter.engine.leave()
         self._engine_record.close()
         try:
             self._journal.close(cleanly=cleanly)
@@ -189,6 +190,7 @@ class Daemon:
             self._engine_changed,
             self._engine_metrics.ran,
         )
+        engine.open()
         self._watch_gpu(engine)
         policy = self._settings.verdict.policy.build(self._settings.verdict.skip_above_ice_percent)
         self._reporter.pipeline = pipeline = Pipeline(
@@ -235,6 +237,12 @@ class Daemon:
             self._metrics.registry.register(
                 GpuCollector(self._settings.microscope, self._reporter.gpu)
             )
+            self._thread("gpu", partial(self._look_at_gpu, self._reporter.gpu)).start()
+
+    def _look_at_gpu(self, gpu: GpuWatch) -> None:
+        """Notice a loss though nobody scrapes; in a thread of its own, as drivers may hang."""
+        while not self._stop.wait(GPU_LOOK_S):
+            gpu.read()
 
     def _heartbeat(self) -> StatusMessage:
         """Do what is due every second, and make the heartbeat (called by the publisher)."""
@@ -253,9 +261,6 @@ class Daemon:
         if call_s > engine.call_max_s:
             logger.critical("an engine call hangs for over %g s: ending", engine.call_max_s)
             os._exit(EXIT_FAILED)  # the worker cannot be stopped any other way
-        if _age_s(engine.busy_since_s) > ENGINE_LOAD_MAX_S:
-            logger.critical("the GPU does not take a plan for %g s: ending", ENGINE_LOAD_MAX_S)
-            os._exit(EXIT_FAILED)
 
 
 def _age_s(since_s: float | None) -> float:

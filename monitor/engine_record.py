@@ -11,13 +11,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 FILE = "engine"
 DEATHS_MAX = 2
 """After so many deaths in a row the CPU serves."""
+DEATHS_A_DAY_MAX = 6
+"""Or after so many within a day, in a row or not."""
+_DAY_S = 86400.0
 REST_S = 3600.0
 """After so long on the CPU the GPU is given another chance."""
 SOUND_AFTER_CALLS = 50
@@ -34,6 +37,8 @@ class _Record:
     """Seconds of the system's clock, as it must hold over restarts."""
     plan: str = ""
     """Which plan they happened with: another driver, library or bundle starts from zero."""
+    recent: tuple[float, ...] = ()
+    """The last deaths, in a row or not, seconds of the system's clock."""
 
 
 class EngineRecord:
@@ -50,7 +55,9 @@ class EngineRecord:
         """Whether the daemon before this one died in a call of the GPU."""
         self._calls = 0
         if self.died_in_call:
-            self._write(_Record(self._record.deaths + 1, clock(), self._record.plan))
+            before, now = self._record, clock()
+            recent = (*before.recent, now)[-DEATHS_A_DAY_MAX:]
+            self._write(_Record(before.deaths + 1, now, before.plan, recent))
 
     def may_serve(self, plan: str) -> bool:
         """Say whether the GPU may be tried with this plan (any word that tells it from others)."""
@@ -58,8 +65,15 @@ class EngineRecord:
         if plan != record.plan:
             self._write(_Record(plan=plan))
             return True
-        rested = not 0.0 <= self._clock() - record.last_death < REST_S
-        return record.deaths < DEATHS_MAX or rested
+        now = self._clock()
+        rested = not 0.0 <= now - record.last_death < REST_S
+        today = [one for one in record.recent if 0.0 <= now - one < _DAY_S]
+        return (record.deaths < DEATHS_MAX and len(today) < DEATHS_A_DAY_MAX) or rested
+
+    @property
+    def has_served(self) -> bool:
+        """Whether a GPU has served here before."""
+        return bool(self._record.plan)
 
     @property
     def deaths(self) -> int:
@@ -77,21 +91,23 @@ class EngineRecord:
         self._mark(_IDLE)
         self._calls += 1
         if self._calls == SOUND_AFTER_CALLS and self._record.deaths:
-            self._write(_Record(plan=self._record.plan))
+            self._write(_Record(plan=self._record.plan, recent=self._record.recent))
 
     def survived(self) -> None:
         """Take the mark of a failed call away: this failure is no reason to end."""
         self._mark(_IDLE)
 
     def _mark(self, flag: bytes) -> None:
-        if self._file is not None:
-            os.pwrite(self._file, flag, 0)  # for deaths of the process alone: no wait for the disk
+        self._put(flag)  # for deaths of the process alone: no wait for the disk
 
     def _write(self, record: _Record) -> None:
         self._record = record
-        if self._file is not None:
-            text = json.dumps(asdict(record)).encode()
-            os.pwrite(self._file, (_IDLE + text).ljust(_BYTES), 0)
+        self._put((_IDLE + json.dumps(asdict(record)).encode()).ljust(_BYTES))
+
+    def _put(self, content: bytes) -> None:
+        with suppress(OSError):  # a full disk shows at the next commit
+            if self._file is not None:
+                os.pwrite(self._file, content, 0)
 
     def close(self) -> None:
         """Close the file; the mark stays as it is."""
@@ -103,6 +119,7 @@ class EngineRecord:
 def _parsed(text: bytes) -> _Record:
     try:
         found = json.loads(text)
-        return _Record(int(found["deaths"]), float(found["last_death"]), str(found["plan"]))
-    except (ValueError, TypeError, KeyError):
+        recent = tuple(float(one) for one in found.get("recent", ()))[-DEATHS_A_DAY_MAX:]
+        return _Record(int(found["deaths"]), float(found["last_death"]), str(found["plan"]), recent)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return _Record()  # a note that was cut short says nothing

@@ -267,7 +267,7 @@ class EngineMetrics:
         """Say that no engine serves any more: its age is shown no longer."""
         self.age.clear()
 
-    def ran(self, stage: str, seconds: float, tilts: int = 0) -> None:
+    def ran(self, stage: str, seconds: float, tilts: int) -> None:
         """Note one call of a stage; `tilts` is how many the network was given at once."""
         self.stage.labels(self._scope, stage).observe(seconds)
         if tilts:

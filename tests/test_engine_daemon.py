@@ -14,6 +14,7 @@ import pytest
 
 from engines.bundle import GRAPH, manifest_entry
 from engines.plans.key import HALF_GRAPH
+from monitor.engine_record import DEATHS_MAX
 from monitor.engine_record import FILE as RECORD
 from tests import tiny_bundle
 from tests.daemon import Daemon, Microscope, Subscriber, picture
@@ -49,6 +50,9 @@ class GpuDaemon(Daemon):
     def start(self, *under: str) -> Daemon:
         words = [f"{name}={value}" for name, value in self.environment.items()]
         return super().start("env", *words, *under)
+
+    def ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
 
     def backend(self) -> str:
         return str(self.status().get("backend", ""))
@@ -137,6 +141,46 @@ def test_a_plan_that_was_damaged_is_built_anew(daemon: GpuDaemon) -> None:
     assert "was thrown away" in daemon.signal(15)[1]
 
 
+def test_a_bundle_without_a_graph_for_the_gpu_is_served_by_the_cpu(daemon: GpuDaemon) -> None:
+    tiny_bundle.write_with_memory(daemon.folder / "bundle")
+    found = daemon.start().wait_for_state("degraded")
+    assert found["backend"] == "onnxruntime"
+    assert HALF_GRAPH in found["reason"]
+
+
+def test_a_plan_that_is_refused_again_and_again_is_built_once(daemon: GpuDaemon) -> None:
+    daemon.environment["ICEWATCH_FAKE_REFUSES"] = "1"
+    found = daemon.start().wait_for_state("degraded")
+    assert "does not serve" in found["reason"]
+    assert daemon.signal(15)[1].count("building the TensorRT plan") == 1
+
+
+def test_a_card_that_was_there_and_is_gone_is_told(daemon: GpuDaemon) -> None:
+    daemon.start()
+    daemon.wait_for_backend("tensorrt")
+    daemon.signal(15)
+    daemon.environment["ICEWATCH_FAKE_GPUS"] = "0"
+    found = daemon.start().wait_for_state("degraded")
+    assert "knows of no card here" in found["reason"]
+
+
+def test_a_stop_while_a_plan_is_loaded_is_no_death(daemon: GpuDaemon, tmp_path: Path) -> None:
+    daemon.start()
+    daemon.wait_for_backend("tensorrt")
+    daemon.signal(15)
+    gate = tmp_path / "gate"
+    daemon.environment["ICEWATCH_FAKE_LOAD_WAITS_FOR"] = str(gate)
+    daemon.start()
+    wait_until(
+        lambda: (daemon.state / RECORD).read_bytes()[:1] == b"1", "the load", SERVING_AGAIN_S
+    )
+    assert daemon.signal(15)[0] == 0
+    assert (daemon.state / RECORD).read_bytes()[:1] == b"0"
+    gate.touch()
+    daemon.start().wait_for_state("ready")
+    assert daemon.backend() == "tensorrt", "the plan was kept"
+
+
 def serve_tilts(
     daemon: GpuDaemon, subscriber: Subscriber, microscope: Microscope, number: int
 ) -> list[dict[str, Any]]:
@@ -178,21 +222,19 @@ def test_after_two_deaths_in_a_row_the_cpu_serves_and_says_so(
     daemon.wait_for_backend("tensorrt")
     microscope = Microscope(daemon.acquisition)
     serve_tilts(daemon, subscriber, microscope, 0)
-    daemon.fault.write_text("segfault! 6")  # past the gate, whose known tilts are read first
+    daemon.fault.write_text("segfault! 6")
     microscope.add("s/L1", 3.0, picture(10.0, seed=1))
-    starts = 0
-    while starts < 5:
-        starts += 1
-        daemon.wait()
-        daemon.start()
-        found = wait_until(
-            lambda: status if (status := daemon.status()).get("state") != "starting" else None,
-            "the next start",
-            SERVING_AGAIN_S,
+    deaths = 0
+    while (found := daemon.status()).get("state") != "degraded":
+        if daemon.ended():
+            deaths += 1
+            daemon.wait()
+            daemon.start()
+        assert deaths <= DEATHS_MAX
+        wait_until(
+            lambda: daemon.ended() or daemon.status(), "an end or an answer", SERVING_AGAIN_S
         )
-        if found.get("state") == "degraded":
-            break
-    assert starts <= 3
+    assert deaths == DEATHS_MAX
     assert "times in a row" in found["reason"]
     tilts = subscriber.wait_for("tilt", 2, SERVING_AGAIN_S)
     assert tilts[1]["model"]["backend"] == "onnxruntime"

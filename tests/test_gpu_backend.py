@@ -108,7 +108,7 @@ def test_memory_on_the_gpu_is_reserved_once_and_grows_with_the_largest_picture_a
     assert gpu.cuda.in_use() == grown
 
 
-@pytest.mark.parametrize("fault", ["nan", "cuda", "refuses", "raise"])
+@pytest.mark.parametrize("fault", ["nan", "cuda", "refuses", "raise", "unwritten"])
 def test_no_fault_of_the_card_gets_out_as_an_answer(
     gpu: PretendGpu, backend: PlanBackend, fault: str
 ) -> None:

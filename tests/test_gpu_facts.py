@@ -233,7 +233,7 @@ def test_the_engine_shows_its_age_batches_and_stages() -> None:
     assert registry.get_sample_value("icewatch_engine_age_seconds", scope) is None
     metrics.serves(clock.now_s - 40.0)
     clock.now_s += 2.0
-    metrics.ran("upload", 0.002)
+    metrics.ran("upload", 0.002, 0)
     metrics.ran("network", 0.0009, 4)
     assert registry.get_sample_value("icewatch_engine_age_seconds", scope) == 42.0
     assert registry.get_sample_value("icewatch_engine_batch_tilts_sum", scope) == 4.0

@@ -64,11 +64,24 @@ def test_any_image_comes_out_as_from_the_cpu(resampler: GpuResampler) -> None:
     agree()
 
 
+@pytest.mark.parametrize("fault", ["nan", "drift", "half", "unwritten"])
 @pytest.mark.parametrize("kind", GRAPHS)
-def test_wrong_averages_are_found_out(gpu: PretendGpu, resampler: GpuResampler, kind: str) -> None:
+def test_wrong_averages_are_found_out(
+    gpu: PretendGpu, resampler: GpuResampler, kind: str, fault: str
+) -> None:
     image = image_of(kind, 128, 128, 3)
     resampler(image, (64, 64))
-    gpu.fault.write_text("nan 0")
+    gpu.fault.write_text(f"{fault} 0")
+    with pytest.raises(BackendError, match="not published"):
+        resampler(image, (64, 64))
+
+
+def test_wrong_averages_of_small_numbers_are_found_out(
+    gpu: PretendGpu, resampler: GpuResampler
+) -> None:
+    image = image_of("float32", 128, 128, 3) * np.float32(1e-6)
+    resampler(image, (64, 64))
+    gpu.fault.write_text("half 0")
     with pytest.raises(BackendError, match="not published"):
         resampler(image, (64, 64))
 

@@ -90,6 +90,10 @@ class Device:
         kind = getattr(self._cuda.cudaMemcpyKind, way)
         self._call("cudaMemcpyAsync", to, source, nbytes, kind, self.stream)
 
+    def spoil(self, address: int, nbytes: int) -> None:
+        """Start to fill memory with NaN (float32), so that what is never written is found out."""
+        self._call("cudaMemsetAsync", address, 0xFF, nbytes, self.stream)
+
     def wait(self) -> None:
         """Wait for all that was started."""
         self._call("cudaStreamSynchronize", self.stream)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from engines.backends.onnx_runtime import OnnxRuntimeSettings
 from engines.backends.protocol import Backend, Ports
 from engines.bundle import Bundle
 from engines.gate import admitted
-from engines.gpu.backend import PlanBackend
+from engines.gpu.backend import OrOnTheCpu, PlanBackend
 from engines.gpu.device import open_device
-from engines.gpu.plan_runner import PlanRunner
+from engines.gpu.plan_runner import PlanRefusedError, PlanRunner
 from engines.gpu.resampler import GRAPHS, GpuResampler, graph_path, shapes_of
 from engines.plans.build import build_plan, graph_of
 from engines.plans.card import find_card
@@ -78,14 +79,26 @@ class Site:
         return built.plan
 
     def resampler(self) -> GpuResampler | None:
-        """Average raw pixels on the GPU too; None where a plan for that is not there."""
+        """Average raw pixels on the GPU too, proved; None where there is no plan for that.
+
+        Raises `BackendError` where the GPU fails.
+        """
         plans = {}
         for kind in GRAPHS:
             plan = self.store.load(self._key_of(graph_path(kind).read_bytes()))
             if plan is None:
                 return None
             plans[kind] = plan
-        return GpuResampler(lambda kind: PlanRunner(self.library, plans[kind], open_device()))
+        found = GpuResampler(lambda kind: PlanRunner(self.library, plans[kind], open_device()))
+        try:
+            found.prove()
+        except PlanRefusedError as error:
+            found.close()
+            for kind in GRAPHS:
+                key = self._key_of(graph_path(kind).read_bytes())
+                self.store.discard(key, str(error))
+            return None
+        return found
 
     def _key_of(self, graph: bytes) -> PlanKey:
         """Name a plan of another graph, all else being the same."""
@@ -102,14 +115,12 @@ class Site:
         self.store.begin_trial(self.key)
         try:
             runner = PlanRunner(self.library, plan, device)
-            backend = admitted(self.bundle, PlanBackend(runner, _ports(self.bundle)), every)
+            most = self.key.options.most_side_px
+            backend = PlanBackend(runner, Ports.of(self.bundle.manifest), most)
+            watched = admitted(self.bundle, backend, every)
         except BaseException:
             device.close()
             raise
         finally:  # only a process that died of it leaves the note
             self.store.end_trial(self.key)
-        return backend
-
-
-def _ports(bundle: Bundle) -> Ports:
-    return Ports.of(bundle.manifest)
+        return OrOnTheCpu(watched, most, partial(OnnxRuntimeSettings().build, self.bundle))

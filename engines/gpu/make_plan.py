@@ -6,7 +6,9 @@ What goes wrong is one line on standard error, and exit status 1.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,11 +17,18 @@ from engines.errors import EngineError
 from engines.gpu.installation import Site
 
 NICE = 10
+_SET_PARENT_DEATH_SIGNAL = 1
+
+
+def end_with_parent() -> None:
+    """Let the kernel end this process when the daemon that started it dies (prctl(2))."""
+    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     bundle, cache = arguments
+    end_with_parent()
     os.nice(NICE)
     try:
         Site.find(Bundle.load(bundle), Path(cache)).build()

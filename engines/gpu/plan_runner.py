@@ -48,7 +48,18 @@ class PlanRunner:
         """
         self._device = device
         self._library = library
-        module = library.module
+        self._ports: dict[str, _Port] = {}
+        self._scratch = _Scratch(device)
+        try:
+            self._load(plan)
+        except _OF_THE_LIBRARY as error:
+            raise BackendError(
+                f"{library.label} does not load a plan ({type(error).__name__}: {error}); see that "
+                "driver and library belong together."
+            ) from error
+
+    def _load(self, plan: bytes) -> None:
+        library, module = self._library, self._library.module
         self._runtime = module.Runtime(library.logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
@@ -56,9 +67,7 @@ class PlanRunner:
                 f"{library.label} does not take this plan: it was built for another card, driver "
                 "or version."
             )
-        # the context must not reserve memory for the largest picture that the plan allows
-        strategy = module.ExecutionContextAllocationStrategy.USER_MANAGED
-        self._context = self._engine.create_execution_context(strategy)
+        self._context = self._engine.create_execution_context(_how(module, self._engine))
         if self._context is None:
             raise GpuMemoryError(
                 "The GPU has not enough memory for the plan; end what else uses it."
@@ -67,8 +76,9 @@ class PlanRunner:
         incoming = module.TensorIOMode.INPUT
         self.inputs = [n for n in names if self._engine.get_tensor_mode(n) == incoming]
         self.outputs = [n for n in names if n not in self.inputs]
-        self._ports: dict[str, _Port] = {}
-        self._scratch = _Scratch(device)
+        for name in self.outputs:
+            if self._engine.get_tensor_dtype(name) != module.DataType.FLOAT:
+                raise PlanRefusedError(f"The plan does not give {name} as float32: build it again.")
 
     @property
     def reserved_bytes(self) -> int:
@@ -97,8 +107,10 @@ class PlanRunner:
         for name, shape in shapes.items():
             if any(side < 0 for side in shape):
                 raise BackendError(f"The plan does not say how large {name} is; build it again.")
-            port = self._port(name, 4 * int(np.prod(shape)))
-            self._context.set_tensor_address(name, port.address)
+            nbytes = 4 * int(np.prod(shape))
+            port = self._port(name, nbytes)
+            self._device.spoil(port.address, nbytes)
+            self._place(name, port)
         if not self._context.execute_async_v3(self._device.stream):
             raise BackendError("The plan failed on the GPU; see the kernel's log for an Xid.")
         for name, shape in shapes.items():
@@ -113,7 +125,11 @@ class PlanRunner:
         port = self._port(name, values.nbytes)
         np.copyto(port.host[: values.nbytes].view(values.dtype).reshape(values.shape), values)
         self._device.upload(port.address, port.host, values.nbytes)
-        self._context.set_tensor_address(name, port.address)
+        self._place(name, port)
+
+    def _place(self, name: str, port: _Port) -> None:
+        if not self._context.set_tensor_address(name, port.address):
+            raise BackendError(f"The plan does not take the memory of {name}; build it again.")
 
     def _make_room(self) -> None:
         """Reserve what the network itself needs for these shapes."""
@@ -145,6 +161,23 @@ class PlanRunner:
         self._context = self._engine = self._runtime = None
         self._ports.clear()
         self._device.close()
+
+
+def _how(module: Any, engine: Any) -> Any:
+    """Say how a plan is run: memory by the shapes that come, and always the same kernels.
+
+    tensorrt_rtx would put kernels that it compiles in the background in place of those that were
+    proved (DynamicShapesKernelSpecializationStrategy, LAZY by default).
+    """
+    strategy = module.ExecutionContextAllocationStrategy.USER_MANAGED
+    if not hasattr(module, "DynamicShapesKernelSpecializationStrategy"):
+        return strategy
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(strategy)
+    config.dynamic_shapes_kernel_specialization_strategy = (
+        module.DynamicShapesKernelSpecializationStrategy.NONE
+    )
+    return config
 
 
 class _Scratch:

@@ -21,9 +21,10 @@ _NATIVE_PX = (32, 4096, 16384)
 _WORKING_PX = (1, 608, 4096)
 TOLERANCE = 2e-5
 """Largest difference from the CPU, as a share of the largest pixel: sums in another order."""
-CHECKED_ROWS = 3
-"""Rows of each picture that are averaged on the CPU too."""
+CHECKED_LINES = 3
+"""Rows, and columns, of each picture that are averaged on the CPU too."""
 _MOST_OFF = 1e-3
+_PROVED_PX = 640
 LEAST_PIXELS = 1 << 20
 """Smaller images are averaged on the CPU in less time than a copy takes."""
 
@@ -50,6 +51,7 @@ class GpuResampler:
 
     def __init__(self, runner_of: Callable[[str], PlanRunner]) -> None:
         self._runner_of = runner_of
+        self._generator = np.random.default_rng()
         self._runners: dict[str, PlanRunner] = {}
 
     def takes(self, image: NDArray[Any], shape: tuple[int, int]) -> bool:
@@ -72,8 +74,38 @@ class GpuResampler:
         down, across = (_shares(n, m) for n, m in zip(image.shape, shape, strict=True))
         given = {"raw": _as_bytes(image), "down": down, "across": np.ascontiguousarray(across.T)}
         picture = self._runners[kind].run(given)["picture"]
-        _check_rows(picture, image, down, across)
+        self._check_lines(picture, image, (down, across))
         return picture
+
+    def prove(self) -> None:
+        """Load every plan and try it once; raises `BackendError` as a call does."""
+        for kind in GRAPHS:
+            image = self._generator.integers(0, 120, (_PROVED_PX, _PROVED_PX + 32)).astype(kind)
+            self(image, (_PROVED_PX // 3, _PROVED_PX // 5))
+
+    def _check_lines(
+        self, picture: NDArray[float32], image: NDArray[Any], shares: tuple[NDArray[float32], ...]
+    ) -> None:
+        """Compare some rows and columns, others each time, with what the CPU makes of them.
+
+        An image with infinite pixels gives no finite picture, and is mended on the CPU afterwards.
+        Raises `BackendError`.
+        """
+        if not np.isfinite(picture).all() and not np.isfinite(image).all():
+            return
+        down, across = shares
+        for found, raw, along, other in (
+            (picture, image, down, across),
+            (picture.T, image.T, across, down),
+        ):
+            chosen = self._generator.integers(0, len(found), CHECKED_LINES)
+            expected = np.stack([_line(raw, along[line]) @ other.T for line in chosen])
+            unit = float(np.sqrt(np.mean(np.square(expected, dtype=np.float64))))
+            if not np.abs(found[chosen] - expected).max() <= _MOST_OFF * unit:
+                raise BackendError(
+                    "The GPU averages pixels otherwise than the CPU: what it says now is not "
+                    "published."
+                )
 
     def close(self) -> None:
         """Give the plans back."""
@@ -82,26 +114,10 @@ class GpuResampler:
         self._runners.clear()
 
 
-def _check_rows(
-    picture: NDArray[float32], image: NDArray[Any], down: NDArray[float32], across: NDArray[float32]
-) -> None:
-    """Compare a few rows with the CPU's: raises `BackendError` for what the GPU got wrong.
-
-    An image with infinite pixels gives no finite picture, and is mended on the CPU afterwards.
-    """
-    rows = np.unique(np.linspace(0, len(picture) - 1, CHECKED_ROWS).astype(int))
-    if not np.isfinite(picture[rows]).all() and not np.isfinite(image).all():
-        return
-    expected = []
-    for row in rows:
-        first, last = np.flatnonzero(down[row])[[0, -1]]
-        band = image[first : last + 1].astype(float32)
-        expected.append((down[row, first : last + 1] @ band) @ across.T)
-    unit = float(np.abs(expected).max())
-    if not np.abs(picture[rows] - expected).max() <= _MOST_OFF * max(unit, 1.0):
-        raise BackendError(
-            "The GPU averages pixels otherwise than the CPU: what it says now is not published."
-        )
+def _line(image: NDArray[Any], shares: NDArray[float32]) -> NDArray[float32]:
+    """Average the native rows that have a share in one working row."""
+    first, last = np.flatnonzero(shares)[[0, -1]]
+    return shares[first : last + 1] @ image[first : last + 1].astype(float32)
 
 
 @functools.lru_cache(maxsize=4)

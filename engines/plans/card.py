@@ -18,6 +18,9 @@ _MULTIPROCESSORS, _ERROR_CORRECTION, _BUS_BITS, _L2_BYTES = 16, 32, 37, 38
 _MAJOR, _MINOR = 75, 76
 """CUdevice_attribute in cuda.h."""
 _TEXT_BYTES = 96
+_NO_DEVICE, _OTHER_VERSION = 100, (18, 803)
+"""CUDA_ERROR_NO_DEVICE; NVML and CUDA where the driver was updated under the running kernel."""
+_REBOOT = "the driver was updated: restart this computer"
 _REMEDY = "see that nvidia-smi lists the card, or stay on the CPU"
 
 
@@ -26,7 +29,7 @@ def find_card(number: int = 0) -> Card:
     try:
         driver: Any = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise PlanError(f"There is no NVIDIA driver here: {_REMEDY}.", "gpu") from error
+        raise PlanError(f"There is no NVIDIA driver here: {_REMEDY}.", "no_gpu") from error
     device = ctypes.c_int()
     _call(driver, "cuInit", 0)
     _call(driver, "cuDeviceGet", ctypes.byref(device), number)
@@ -54,8 +57,11 @@ def find_card(number: int = 0) -> Card:
 
 def _call(driver: Any, name: str, *arguments: Any) -> None:
     status = getattr(driver, name)(*arguments)
+    if status == _NO_DEVICE:
+        raise PlanError(f"The NVIDIA driver knows of no card here: {_REMEDY}.", "no_gpu")
     if status:
-        raise PlanError(f"The NVIDIA driver answers error {status} to {name}: {_REMEDY}.", "gpu")
+        remedy = _REBOOT if status in _OTHER_VERSION else _REMEDY
+        raise PlanError(f"The NVIDIA driver answers error {status} to {name}: {remedy}.", "gpu")
 
 
 def _driver_version() -> str:

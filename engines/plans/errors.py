@@ -11,6 +11,7 @@ Reason = Literal[
     "library_old",
     "library_broken",
     "capability",
+    "no_gpu",
     "gpu",
     "graph",
     "memory",

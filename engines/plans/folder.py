@@ -12,6 +12,7 @@ import fcntl
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from engines.plans.errors import PlanError
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCK_WAIT_S = 5.0
 TEMPORARY = ".writing-"
 RECORD = ".json"
 """End of the name of a record: the name of what it describes, and this."""
@@ -163,10 +165,34 @@ def opened(
                 "directory",
             )
         if rules.is_locked and not files_only:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, path)
         yield Folder(path, rules, descriptor)
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Wait for other processes to let go of the folder, but not for one that hangs."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    own = os.dup(descriptor)  # the thread may have to wait on after we have given up
+    has_it = threading.Event()
+
+    def wait() -> None:
+        try:
+            fcntl.flock(own, fcntl.LOCK_EX)
+            has_it.set()
+        finally:
+            os.close(own)
+
+    threading.Thread(target=wait, name="plans", daemon=True).start()
+    if not has_it.wait(_LOCK_WAIT_S):
+        raise PlanError(
+            f"'{path}' has been held by another process for {_LOCK_WAIT_S:g} s: see which "
+            "icewatch engine command still runs.",
+            "directory",
+        )
 
 
 def _make(path: Path, rules: Rules) -> None:

@@ -22,7 +22,7 @@ NAMES = ("tensorrt", "tensorrt_rtx")
 
 _PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 # Strong typing and progress monitors; compute capabilities as a list.
-_OLDEST = {"tensorrt": (10, 0), "tensorrt_rtx": (1, 2)}
+_OLDEST = {"tensorrt": (10, 1), "tensorrt_rtx": (1, 2)}
 _KEPT_MESSAGES = 50
 _CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
 _LOAD_FAILURES = (ImportError, OSError, RuntimeError, AttributeError)

@@ -20,6 +20,7 @@ import onnxruntime  # type: ignore[import-untyped]
 from cuda.bindings import runtime as cuda  # type: ignore[import-untyped]
 
 __version__ = "1.7.1.999"
+MOST_SIDE_PX = 1536
 MAGIC = b"pretend plan "
 answers = 0
 
@@ -132,10 +133,35 @@ class ExecutionContextAllocationStrategy(IntEnum):
     STATIC, ON_PROFILE_CHANGE, USER_MANAGED = range(3)
 
 
+class DynamicShapesKernelSpecializationStrategy(IntEnum):
+    LAZY, EAGER, NONE = range(3)
+
+
+class DataType(IntEnum):
+    FLOAT = 0
+
+
+class RuntimeConfig:
+    """Where the memory comes from, and whether kernels stay the same."""
+
+    def __init__(self) -> None:
+        self.dynamic_shapes_kernel_specialization_strategy = (
+            DynamicShapesKernelSpecializationStrategy.LAZY
+        )
+        self.allocation = ExecutionContextAllocationStrategy.STATIC
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        self.allocation = strategy
+
+
 class Runtime:
     def __init__(self, logger: ILogger) -> None: ...
 
     def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+        if (wait := os.environ.get("ICEWATCH_FAKE_LOAD_WAITS_FOR")) and not Path(wait).exists():
+            time.sleep(3600.0)
+        if os.environ.get("ICEWATCH_FAKE_REFUSES"):
+            return None
         plan = bytes(plan)
         return Engine(plan[len(MAGIC) :]) if plan.startswith(MAGIC) else None
 
@@ -156,7 +182,16 @@ class Engine:
     def get_tensor_mode(self, name: str) -> TensorIOMode:
         return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
 
-    def create_execution_context(self, strategy: Any = None) -> Context:
+    def get_tensor_dtype(self, name: str) -> DataType:
+        return DataType.FLOAT
+
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig()
+
+    def create_execution_context(self, config: RuntimeConfig) -> Context:
+        assert config.allocation is ExecutionContextAllocationStrategy.USER_MANAGED
+        kept = config.dynamic_shapes_kernel_specialization_strategy
+        assert kept is DynamicShapesKernelSpecializationStrategy.NONE
         return Context(self)
 
 
@@ -169,7 +204,8 @@ class Context:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shapes[name] = tuple(shape)
-        return name != "picture" or 1 <= shape[0] <= 8
+        most = MOST_SIDE_PX
+        return name != "picture" or (1 <= shape[0] <= 8 and max(shape[2:]) <= most)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         assert address in cuda.blocks
@@ -212,6 +248,8 @@ class Context:
         if fault == "cuda":
             cuda.break_down()
             return
+        if fault == "unwritten":
+            return
         for name, values in zip(self.engine.outputs, spoiled(found, fault), strict=True):
             self._at(name, values.shape)[:] = values
 
@@ -225,7 +263,10 @@ class Context:
 def spoiled(found: list[Any], fault: str) -> list[Any]:
     """Change an answer as a failing card does."""
     if len(found) == 1:  # an average of pixels
-        return [np.full_like(found[0], np.nan) if fault == "nan" else found[0]]
+        picture = found[0].copy()
+        if fault in ("drift", "half"):
+            picture[len(picture) // 2 :] *= 0.9 if fault == "drift" else 0.0
+        return [np.full_like(picture, np.nan) if fault == "nan" else picture]
     probability, area, *rest = found
     if fault == "nan":
         probability = probability.copy()

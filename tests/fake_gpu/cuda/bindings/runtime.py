@@ -93,6 +93,19 @@ def cudaMemcpyAsync(  # noqa: N802
     return (sticky,)
 
 
+def cudaMemsetAsync(  # noqa: N802
+    address: int, value: int, nbytes: int, stream: int
+) -> tuple[cudaError_t]:
+    assert stream == 7
+    if sticky is OK:
+        started.append(partial(_fill, address, value, nbytes))
+    return (sticky,)
+
+
+def _fill(address: int, value: int, nbytes: int) -> None:
+    ctypes.memset(address, value, nbytes)
+
+
 def cudaStreamSynchronize(stream: int) -> tuple[cudaError_t]:  # noqa: N802
     while started and sticky is OK:
         started.pop(0)()
