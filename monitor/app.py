@@ -68,6 +68,7 @@ class Daemon:
             self._identity.version,
             partial(recall_with_tilts, self._journal),
             self._journal.running_session(),
+            settings.state.directory,
         )
         self._engine_record = EngineRecord(settings.state.directory)
         self._set_aside = SetAside(

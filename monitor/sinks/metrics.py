@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,27 +15,45 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from monitor.messages import LamellaMessage, StatusMessage, TiltMessage
-from monitor.model import Decision
 from monitor.pipeline_ports import TiltReader
 from monitor.sinks.protocol import Outgoing
+from monitor.sinks.session_metrics import MAX_WORDS, Bounded, RecalledLamella, SessionMetrics
 
-MAX_LAMELLAE = 200
-"""Lamellae with series of their own; the journal and ZeroMQ have all of them."""
+__all__ = ["Metrics", "RecalledLamella"]
+
 _LATENCY_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 _STAGE_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 5.0)
 _STATES = ("starting", "ready", "degraded", "stalled")
 
 
-@dataclass(frozen=True, slots=True)
-class RecalledLamella:
-    """What the journal knows of a lamella."""
+class DiskCollector(Collector):
+    """The disk of the state directory at the moment of the scrape; nothing where it is gone."""
 
-    message: LamellaMessage
-    newest_tilt_percent: float | None
-    """Of the newest tilt that could be measured."""
+    def __init__(self, microscope: str, directory: Path) -> None:
+        self._scope = microscope
+        self._directory = directory
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Ask the file system; raises nothing."""
+        try:
+            usage = shutil.disk_usage(self._directory)
+        except OSError:
+            return
+        known = (
+            ("size", "Size of the disk that holds the state directory", usage.total),
+            ("free", "What is free of it for the user that icewatch runs as", usage.free),
+        )
+        for name, text, size_bytes in known:
+            full_name = f"icewatch_state_disk_{name}_bytes"
+            family = GaugeMetricFamily(full_name, text, labels=("microscope",))
+            family.add_metric((self._scope,), size_bytes)
+            yield family
 
 
 class Metrics:
@@ -48,37 +67,29 @@ class Metrics:
         version: str,
         recall: Callable[[str], Mapping[str, RecalledLamella]] = lambda session: {},
         session: str = "",
+        state_directory: Path | None = None,
     ) -> None:
         """Declare all metrics; nothing is exposed for a lamella before its first reading.
 
         `recall` gives what is known of a session, which is shown again after a restart or when
-        tilts of several sessions come in turns, so that no alert resolves falsely.
+        tilts of several sessions come in turns, so that no alert resolves falsely. The disk of
+        `state_directory` is watched.
         """
+        # They would be a second series for each counter, which no rule asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
+        if state_directory is not None:
+            self.registry.register(DiskCollector(microscope, state_directory))
         self._scope = microscope
         self._version = version
-        self._recall = recall
-        self._lamellae: dict[str, None] = {}
-        self._session = ""
-        self._declare_ice()
+        self._reasons = Bounded(MAX_WORDS)
+        self._declare_tilts()
         self._declare_health()
-        self._enter(session)
+        self._session = SessionMetrics(microscope, self.registry, recall, session)
 
-    def _declare_ice(self) -> None:
-        lamella = ("microscope", "lamella")
-        self.tilt_ice = self._gauge(
-            "icewatch_tilt_ice_ratio", "Ice share of the newest measured tilt", lamella
-        )
-        self.lamella_ice = self._gauge(
-            "icewatch_lamella_ice_ratio", "Mean ice share over the measured tilts", lamella
-        )
-        self.verdict = self._gauge(
-            "icewatch_lamella_verdict",
-            "1 for the verdict that holds, 0 for the others",
-            (*lamella, "verdict"),
-        )
+    def _declare_tilts(self) -> None:
         self.tilts = self._counter(
             "icewatch_tilts_published",
             "Tilts published, by whether a percentage could be measured",
@@ -86,8 +97,6 @@ class Metrics:
         )
         for result in ("measured", "not_measurable"):
             self.tilts.labels(self._scope, result)
-
-    def _declare_health(self) -> None:
         self.latency = Histogram(
             "icewatch_landed_to_published_seconds",
             "From the last write that completed a tilt to its message",
@@ -102,6 +111,8 @@ class Metrics:
             registry=self.registry,
             buckets=_STAGE_BUCKETS_S,
         )
+
+    def _declare_health(self) -> None:
         self.refused = self._counter(
             "icewatch_files_refused", "Files that gave no tilt, by reason", "reason"
         )
@@ -119,6 +130,9 @@ class Metrics:
             "icewatch_tilts_set_aside", "Tilts not read any more since the daemon died of them"
         )
         self.last_seq = self._gauge("icewatch_last_seq", "Number of the newest message")
+        self.beaten = self._gauge(
+            "icewatch_heartbeat_timestamp_seconds", "When the daemon last said how it is"
+        )
         self.build = self._gauge(
             "icewatch_build_info",
             "Constant 1; its labels say what runs",
@@ -142,8 +156,7 @@ class Metrics:
         """Count a committed message and show its numbers."""
         message = outgoing.message
         if isinstance(message, TiltMessage):
-            self._enter(message.tilt.session)
-            self._tilt(message.tilt.lamella, message.ice.percent)
+            self._session.tilt(message, resent=outgoing.resent)
             if not outgoing.resent:
                 measured = message.ice.percent is not None
                 self.tilts.labels(self._scope, "measured" if measured else "not_measurable").inc()
@@ -151,7 +164,7 @@ class Metrics:
                 age_s = max(0.0, time.monotonic() - outgoing.landed_s)
                 self.latency.labels(self._scope).observe(age_s)
         elif isinstance(message, LamellaMessage):
-            self._lamella(message)
+            self._session.lamella(message)
         self.last_seq.labels(self._scope).set(outgoing.seq)
 
     def beat(self) -> None:
@@ -164,6 +177,7 @@ class Metrics:
         self.backlog.labels(self._scope).set(status.backlog)
         self.oldest.labels(self._scope).set(status.oldest_unprocessed_s)
         self.last_seq.labels(self._scope).set(status.last_seq)
+        self.beaten.labels(self._scope).set_to_current_time()
 
     def set_aside(self, tilts: int) -> None:
         """Show how many tilts are set aside."""
@@ -175,37 +189,8 @@ class Metrics:
 
     def count_refused(self, reason: str) -> None:
         """Count a file that gave no tilt."""
-        self.refused.labels(self._scope, reason).inc()
+        self.refused.labels(self._scope, self._reasons(reason)).inc()
 
     def time_stage(self, stage: str, seconds: float) -> None:
         """Note how long one stage took for one tilt."""
         self.stage.labels(self._scope, stage).observe(seconds)
-
-    def _enter(self, session: str) -> None:
-        if session == self._session:
-            return
-        self._session = session
-        self._lamellae.clear()
-        for metric in (self.tilt_ice, self.lamella_ice, self.verdict):
-            metric.clear()
-        for lamella, known in self._recall(session).items():
-            self._lamella(known.message)
-            self._tilt(lamella, known.newest_tilt_percent)
-
-    def _has_series(self, lamella: str) -> bool:
-        if lamella not in self._lamellae and len(self._lamellae) < MAX_LAMELLAE:
-            self._lamellae[lamella] = None
-        return lamella in self._lamellae
-
-    def _tilt(self, lamella: str, percent: float | None) -> None:
-        if percent is not None and self._has_series(lamella):
-            self.tilt_ice.labels(self._scope, lamella).set(percent / 100.0)
-
-    def _lamella(self, message: LamellaMessage) -> None:
-        if message.session != self._session or not self._has_series(message.lamella):
-            return
-        if message.ice_percent is not None:
-            self.lamella_ice.labels(self._scope, message.lamella).set(message.ice_percent / 100.0)
-        for decision in Decision:
-            held = message.verdict is decision
-            self.verdict.labels(self._scope, message.lamella, decision.value).set(held)
