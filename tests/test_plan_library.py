@@ -123,7 +123,7 @@ def test_versions_are_compared_by_number(parts: list[int]) -> None:
 def test_a_machine_without_a_driver_has_no_card() -> None:
     if Path("/proc/driver/nvidia/version").exists():
         pytest.skip("there is a driver here")
-    assert "nvidia-smi" in refused(find_card, "gpu")
+    assert "nvidia-smi" in refused(find_card, "no_gpu")
 
 
 @settings(deadline=None, max_examples=50)

@@ -229,7 +229,9 @@ def test_generators_differ_and_training_never_draws_what_is_held_out() -> None:
             assert drawn.generator == (TRAINING if trained or family == "f11830" else TEST)
             unfiltered_200 = drawn.voltage_kv == 200.0 and not drawn.energy_filter
             if trained:
-                assert drawn.phase_shift_rad == 0.0
+                # amplitude contrast of thick specimens; a phase plate starts at twice as much
+                most_rad = 0.12 * math.pi if family == "near_focus" else 0.0
+                assert drawn.phase_shift_rad <= most_rad
                 assert not unfiltered_200
             if family == "h3_unfiltered_200kv":
                 assert unfiltered_200
