@@ -62,6 +62,8 @@ def watch_firing(alerting: Alerting, seconds: float) -> set[int]:
     return found
 
 
+@pytest.mark.slow  # half a minute; `.ci/run` runs this one
+@pytest.mark.timeout(300)
 def test_an_icy_lamella_is_told_in_time_and_a_restart_is_no_good_news(
     daemon: Daemon, alerting: Alerting
 ) -> None:
