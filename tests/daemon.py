@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,8 @@ directory = "{self.state}"
         return status, complaint
 
     def stop(self) -> None:
-        """End the process if it still runs."""
-        if self.process is not None and self.process.poll() is None:
+        """End the process if it still runs, and close its pipes."""
+        if self.process is not None:
             self.signal(signal.SIGKILL)
 
     def status(self) -> dict[str, Any]:
@@ -142,7 +143,7 @@ directory = "{self.state}"
             with urllib.request.urlopen(f"http://{self.web_address}/status", timeout=5) as answer:
                 found: dict[str, Any] = json.load(answer)
                 return found
-        except OSError:
+        except (OSError, HTTPException):  # it may die while it answers
             return {}
 
     def wait_for_state(self, state: str) -> dict[str, Any]:
