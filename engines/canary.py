@@ -10,6 +10,7 @@ from numpy import float32
 from numpy.typing import NDArray
 
 from engines.backends.protocol import Backend, Inference, Memory
+from engines.bundle import SIDE_STEP_PX
 from engines.errors import BackendError
 
 MOST_APART = 0.05
@@ -75,8 +76,8 @@ def check_sums(answer: Inference, valid: NDArray[float32], name: str) -> None:
         )
 
 
-def _cut_to_step(picture: NDArray[float32], step_px: int = 32) -> NDArray[float32]:
-    rows, columns = (side // step_px * step_px for side in picture.shape)
+def _cut_to_step(picture: NDArray[float32]) -> NDArray[float32]:
+    rows, columns = (side // SIDE_STEP_PX * SIDE_STEP_PX for side in picture.shape)
     return picture[:rows, :columns]
 
 
@@ -90,10 +91,13 @@ class WatchedBackend:
     def __init__(
         self, backend: Backend, canary: Canary, every: int = 1, prove: Prove | None = None
     ) -> None:
-        """Watch a backend; `prove` compares the first answer of each shape with another's."""
+        """Watch a backend; `prove` compares the first answer of each shape with another's.
+
+        With neighbours and without are two: what they left goes through parts of its own.
+        """
         self._backend, self._canary, self._every, self._prove = backend, canary, every, prove
         self._since = 0
-        self._proved: set[tuple[int, ...]] = set()
+        self._proved: set[tuple[tuple[int, ...], bool]] = set()
         self.name = backend.name
 
     def infer(
@@ -102,9 +106,10 @@ class WatchedBackend:
         """Run the network, then the canary; raises `BackendError` where either fails."""
         answer = self._backend.infer(picture, valid, memory)
         check_sums(answer, valid, self.name)
-        if self._prove is not None and picture.shape not in self._proved:
+        way = (picture.shape, memory is None)
+        if self._prove is not None and way not in self._proved:
             self._prove(picture, valid, memory, answer)
-            self._proved.add(picture.shape)
+            self._proved.add(way)
         self._since += 1
         if self._since >= self._every:
             self._canary.check(self._backend)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-from numpy import bool_, float32
+from numpy import bool_, float32, int64
 from numpy.typing import NDArray
 
 from engines.errors import PixelsError
@@ -91,7 +91,8 @@ def prepare(
     shape = working_shape((rows, columns), pixel_size_angstrom, target_pixel_size_angstrom)
     with np.errstate(over="ignore", invalid="ignore"):
         taken = resampler is not None and resampler.takes(image, shape)
-        picture = resampler(image, shape) if resampler and taken else resample(image, shape)
+        average = resampler if resampler is not None and taken else resample
+        picture = average(image, shape)
         valid = _inside(_data_rectangle(image), image.shape, shape)
         peak = max(float(picture.max()), -float(picture.min()))  # NaN where any pixel is
         if not peak < _DILUTED * _LARGEST_VALUE:
@@ -153,20 +154,30 @@ def _average_rows(image: NDArray[Any], count: int) -> NDArray[float32]:
     rows, columns = image.shape
     if count == rows:
         return np.ascontiguousarray(image, np.float32)
-    step = rows / count
-    low = np.arange(count) * step
-    span = min(math.ceil(step) + 1, rows)
-    first = np.minimum(low.astype(np.int64), rows - span)
-    index = first[:, None] + np.arange(span)
-    share = np.minimum(index + 1, (low + step)[:, None]) - np.maximum(index, low[:, None])
-    share = share.clip(0.0, None)
-    weights = (share / share.sum(axis=1, keepdims=True)).astype(np.float32)
+    first, weights = area_shares(rows, count)
+    span = weights.shape[1]
     band = np.empty((span, columns), np.float32)
     out = np.empty((count, columns), np.float32)
     for row, (start, weight) in enumerate(zip(first.tolist(), weights, strict=True)):
         np.copyto(band, image[start : start + span], casting="unsafe")
         np.dot(weight, band, out=out[row])
     return out
+
+
+def area_shares(native: int, working: int) -> tuple[NDArray[int64], NDArray[float32]]:
+    """Tell which native lines make up each working line, and with which share of its width.
+
+    Gives the first native line of each working one, (working,), and the shares of the lines from
+    there on, (working, lines), which add up to one.
+    """
+    step = native / working
+    low = np.arange(working) * step
+    span = min(math.ceil(step) + 1, native)
+    first = np.minimum(low.astype(np.int64), native - span)
+    index = first[:, None] + np.arange(span)
+    share = np.minimum(index + 1, (low + step)[:, None]) - np.maximum(index, low[:, None])
+    share = share.clip(0.0, None)
+    return first, (share / share.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _mend(image: NDArray[Any], shape: tuple[int, int]) -> tuple[NDArray[float32], NDArray[bool_]]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from engines.errors import BackendError
 from engines.gpu import resampler as module
+from engines.gpu.device import Device
 from engines.gpu.plan_runner import PlanRunner
 from engines.gpu.resampler import GRAPHS, TOLERANCE, GpuResampler, graph_path, shapes_of
 from engines.learning.area_average import graph_of
@@ -96,6 +97,25 @@ def test_infinite_pixels_are_mended_as_on_the_cpu(
     expected, found = prepare(image, 5.0, 13.5), prepare(image, 5.0, 13.5, resampler)
     np.testing.assert_array_equal(found.valid, expected.valid)
     np.testing.assert_allclose(found.picture, expected.picture, rtol=1e-4)
+
+
+def test_shares_go_up_once_for_images_of_one_size(
+    resampler: GpuResampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    upload = Device.upload
+
+    def noted(self: Device, address: int, memory: Any, nbytes: int) -> None:
+        sent.append(nbytes)
+        upload(self, address, memory, nbytes)
+
+    monkeypatch.setattr(Device, "upload", noted)
+    images = [image_of("int16", 128, 160, seed) for seed in (1, 2, 3)]
+    for image in (*images, image_of("int16", 96, 96, 4), images[0]):
+        expected = prepare(image, 6.75, 13.5).picture
+        shape = (image.shape[0] // 2, image.shape[1] // 2)
+        np.testing.assert_allclose(resampler(image, shape), expected, atol=1.0, rtol=1e-4)
+    assert len(sent) == 3 + 1 + 1 + 3 + 3
 
 
 def test_views_and_turned_images_are_taken(resampler: GpuResampler) -> None:

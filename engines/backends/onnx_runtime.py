@@ -7,7 +7,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,15 +17,14 @@ from engines.backends.protocol import (
     Ports,
     check_inference,
     check_inputs,
+    warm_up,
 )
 from engines.bundle import GRAPH, Bundle
-from engines.errors import BackendError, BundleError
+from engines.errors import BackendError
 
 MAX_THREADS = 8
 """More threads gain little on one picture and take cores from whoever else works here."""
 
-_WARM_UP_PX = 608
-"""Side of the picture that a 4096-pixel camera gives at the usual sampling."""
 _KEEP_MEMORY_UP_TO_PX = 768 * 768
 _ERRORS_ONLY = 3
 
@@ -73,17 +71,7 @@ class OnnxRuntimeBackend:
                 f"ONNX Runtime does not take the bundle's graph ({_first_line(error)}); update "
                 "onnxruntime, or export the bundle again."
             ) from error
-        self._warm_up()
-
-    def _warm_up(self) -> None:
-        blank = np.ones((1, 1, _WARM_UP_PX, _WARM_UP_PX), np.float32)
-        answers = self._run(blank, blank, None)
-        if not all(np.isfinite(answer.sum()) for answer in answers):
-            raise BundleError(
-                "The bundle's graph holds weights that are not numbers (NaN): export it again, or "
-                "install it anew."
-            )
-        check_inference(self._ports.inference(answers), blank, self._ports, self.name)
+        warm_up(self._run, self._ports, self.name)
 
     def infer(
         self,

@@ -29,14 +29,13 @@ from engines.backends.protocol import (
     Ports,
     check_inference,
     check_inputs,
+    warm_up,
 )
 from engines.bundle import GRAPH, Bundle
-from engines.errors import BackendError, BundleError
+from engines.errors import BackendError
 
 NOT_INSTALLED = "openvino is not installed: pip install 'icewatch[openvino]', or use auto"
 _LIBRARY, _TELEMETRY = "openvino", "openvino_telemetry"
-_WARM_UP_PX = 608
-"""Side of the picture that a 4096-pixel camera gives at the usual sampling."""
 _KEEP_MEMORY_UP_TO_PX = 768 * 768
 _KEPT_KERNELS = 64
 """Compiled kernels that are kept, of all sizes together: with the default of 5000, each new size
@@ -81,22 +80,12 @@ class OpenVinoBackend:
                 f"OpenVINO does not take the bundle's graph ({_reason(error)}); use the backend "
                 "onnxruntime, or update openvino."
             ) from error
-        self._warm_up()
+        warm_up(self._run, self._ports, self.name)
 
     @property
     def precision(self) -> str:
         """Name the type that it computes in, as OpenVINO itself says."""
         return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
-
-    def _warm_up(self) -> None:
-        blank = np.ones((1, 1, _WARM_UP_PX, _WARM_UP_PX), np.float32)
-        answers = self._run(blank, blank, None)
-        if not all(np.isfinite(answer.sum()) for answer in answers):
-            raise BundleError(
-                "The bundle's graph holds weights that are not numbers (NaN): export it again, or "
-                "install it anew."
-            )
-        check_inference(self._ports.inference(answers), blank, self._ports, self.name)
 
     def infer(
         self,

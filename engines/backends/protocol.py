@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from numpy import float32
 from numpy.typing import NDArray
 
 from engines.bundle import MAX_BATCH, MEMORY_STRIDE, SIDE_STEP_PX, Manifest
-from engines.errors import BackendError
+from engines.errors import BackendError, BundleError
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,12 @@ class Memory:
     """(batch, memory channels, height / 4, width / 4)."""
     weight: NDArray[float32]
     """(batch, 1, height / 4, width / 4): 1 where there is any, else 0."""
+
+
+Run = Callable[[NDArray[float32], NDArray[float32], Memory | None], Sequence[NDArray[float32]]]
+"""Runs a graph: its answers in the order of `Ports.outputs`, not checked."""
+WARM_UP_PX = 608
+"""Side of the picture that a 4096-pixel camera gives at the usual sampling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,22 @@ class Backend(Protocol):
     def close(self) -> None:
         """Give everything back; may be called again."""
         ...
+
+
+def warm_up(run: Run, ports: Ports, name: str) -> None:
+    """Run a graph once on a picture of the usual size, so that no tilt has to wait for memory.
+
+    Raises `BundleError` where its weights are not numbers, `BackendError` as `run` does and where
+    it answers in other shapes.
+    """
+    blank = np.ones((1, 1, WARM_UP_PX, WARM_UP_PX), np.float32)
+    answers = run(blank, blank, None)
+    if not all(np.isfinite(answer.sum()) for answer in answers):
+        raise BundleError(
+            "The bundle's graph holds weights that are not numbers (NaN): export it again, or "
+            "install it anew."
+        )
+    check_inference(ports.inference(answers), blank, ports, name)
 
 
 def check_inputs(

@@ -9,6 +9,7 @@ from numpy import float32
 from numpy.typing import NDArray
 
 from engines.backends.protocol import (
+    WARM_UP_PX,
     Backend,
     Inference,
     Memory,
@@ -20,7 +21,6 @@ from engines.errors import BackendError
 from engines.gpu.plan_runner import PlanRunner
 
 NAME = "tensorrt"
-_WARM_UP_PX = 608
 
 
 class PlanBackend:
@@ -38,7 +38,7 @@ class PlanBackend:
         self._runner: PlanRunner | None = runner
         self.most_side_px = most_side_px
         self._ports = ports
-        blank = np.ones((1, 1, _WARM_UP_PX, _WARM_UP_PX), float32)
+        blank = np.ones((1, 1, WARM_UP_PX, WARM_UP_PX), float32)
         self.infer(blank, blank)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,19 +84,16 @@ class Site:
 
         Raises `BackendError` where the GPU fails.
         """
-        plans = {}
-        for kind in GRAPHS:
-            plan = self.store.load(self._key_of(graph_path(kind).read_bytes()))
-            if plan is None:
-                return None
-            plans[kind] = plan
+        keys = {kind: self._key_of(graph_path(kind).read_bytes()) for kind in GRAPHS}
+        plans = {kind: plan for kind, key in keys.items() if (plan := self.store.load(key))}
+        if len(plans) < len(keys):
+            return None
         found = GpuResampler(lambda kind: PlanRunner(self.library, plans[kind], open_device()))
         try:
             found.prove()
         except PlanRefusedError as error:
             found.close()
-            for kind in GRAPHS:
-                key = self._key_of(graph_path(kind).read_bytes())
+            for key in keys.values():
                 self.store.discard(key, str(error))
             return None
         return found
@@ -112,15 +110,14 @@ class Site:
         `BackendError` means that this process must end.
         """
         device = open_device()
-        self.store.begin_trial(self.key)
-        try:
+        most = self.key.options.most_side_px
+        with ExitStack() as always, ExitStack() as on_failure:
+            on_failure.callback(device.close)
+            self.store.begin_trial(self.key)
+            # only a process that died of it leaves the note
+            always.callback(self.store.end_trial, self.key)
             runner = PlanRunner(self.library, plan, device)
-            most = self.key.options.most_side_px
             backend = PlanBackend(runner, Ports.of(self.bundle.manifest), most)
             watched = admitted(self.bundle, backend, every)
-        except BaseException:
-            device.close()
-            raise
-        finally:  # only a process that died of it leaves the note
-            self.store.end_trial(self.key)
+            on_failure.pop_all()
         return OrOnTheCpu(watched, most, partial(OnnxRuntimeSettings().build, self.bundle))

@@ -49,6 +49,8 @@ class PlanRunner:
         self._device = device
         self._library = library
         self._ports: dict[str, _Port] = {}
+        self._kept: dict[str, NDArray[Any]] = {}
+        """Inputs that nobody can change, as they lie on the GPU now."""
         self._scratch = _Scratch(device)
         try:
             self._load(plan)
@@ -88,7 +90,8 @@ class PlanRunner:
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Run the plan: its outputs by name, float32, in memory of their own.
 
-        Inputs are contiguous, of the type that the plan takes.
+        Inputs are contiguous, of the type that the plan takes; a read-only one that is the same
+        object as in the call before is not copied again.
 
         Raises `BackendError` where the GPU fails, after which the process is to end.
         """
@@ -123,8 +126,12 @@ class PlanRunner:
         if not self._context.set_input_shape(name, values.shape):
             raise BackendError(f"The plan does not take {name} of {values.shape}; build it again.")
         port = self._port(name, values.nbytes)
-        np.copyto(port.host[: values.nbytes].view(values.dtype).reshape(values.shape), values)
-        self._device.upload(port.address, port.host, values.nbytes)
+        if self._kept.get(name) is not values:
+            np.copyto(port.host[: values.nbytes].view(values.dtype).reshape(values.shape), values)
+            self._device.upload(port.address, port.host, values.nbytes)
+            self._kept.pop(name, None)
+            if values.flags.owndata and not values.flags.writeable:
+                self._kept[name] = values
         self._place(name, port)
 
     def _place(self, name: str, port: _Port) -> None:
@@ -146,6 +153,7 @@ class PlanRunner:
         if port is not None:
             self._device.wait()  # nothing may still be on its way
             del self._ports[name]
+            self._kept.pop(name, None)
             self._device.release(port.address)
             self._device.unpin(port.host)
         made = _Port(self._device.pinned(nbytes), self._device.allocate(nbytes))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from engines.errors import BackendError
 from engines.gpu.plan_runner import PlanRunner
+from engines.preprocess import area_shares
 
 GRAPHS = ("uint8", "int16", "uint16", "float32")
 """Kinds of pixels that are averaged on the GPU; others are averaged on the CPU."""
@@ -46,7 +46,7 @@ def shapes_of(kind: str, name: str) -> Sequence[tuple[int, ...]]:
 class GpuResampler:
     """Brings raw images down to working size on the GPU; used by one thread.
 
-    `plan_of` gives the plan of a graph; each is loaded when the first image of its kind comes.
+    `runner_of` loads the plan for a kind of pixels, when the first image of that kind comes.
     """
 
     def __init__(self, runner_of: Callable[[str], PlanRunner]) -> None:
@@ -71,8 +71,9 @@ class GpuResampler:
         kind = image.dtype.name
         if kind not in self._runners:
             self._runners[kind] = self._runner_of(kind)
-        down, across = (_shares(n, m) for n, m in zip(image.shape, shape, strict=True))
-        given = {"raw": _as_bytes(image), "down": down, "across": np.ascontiguousarray(across.T)}
+        down, across = (shares_of(n, m) for n, m in zip(image.shape, shape, strict=True))
+        turned = _turned_shares_of(image.shape[1], shape[1])
+        given = {"raw": _as_bytes(image), "down": down, "across": turned}
         picture = self._runners[kind].run(given)["picture"]
         self._check_lines(picture, image, (down, across))
         return picture
@@ -121,19 +122,23 @@ def _line(image: NDArray[Any], shares: NDArray[float32]) -> NDArray[float32]:
 
 
 @functools.lru_cache(maxsize=4)
-def _shares(native: int, working: int) -> NDArray[float32]:
-    """Give the share of each native row in each working one: (working, native)."""
-    step = native / working
-    low = np.arange(working) * step
-    span = min(math.ceil(step) + 1, native)
-    first = np.minimum(low.astype(np.int64), native - span)
-    index = first[:, None] + np.arange(span)
-    share = np.minimum(index + 1, (low + step)[:, None]) - np.maximum(index, low[:, None])
-    share = share.clip(0.0, None)
+def shares_of(native: int, working: int) -> NDArray[float32]:
+    """Give the share of each native line in each working one: (working, native), read-only."""
+    first, some = area_shares(native, working)
     shares = np.zeros((working, native), float32)
-    np.put_along_axis(shares, index, (share / share.sum(axis=1, keepdims=True)).astype(float32), 1)
-    shares.flags.writeable = False
-    return shares
+    np.put_along_axis(shares, first[:, None] + np.arange(some.shape[1]), some, 1)
+    return _fixed(shares)
+
+
+@functools.lru_cache(maxsize=4)
+def _turned_shares_of(native: int, working: int) -> NDArray[float32]:
+    return _fixed(np.ascontiguousarray(shares_of(native, working).T))
+
+
+def _fixed(array: NDArray[float32]) -> NDArray[float32]:
+    """Let nobody change an array that is kept: it goes up to the GPU once."""
+    array.flags.writeable = False
+    return array
 
 
 def _as_bytes(image: NDArray[Any]) -> NDArray[Any]:

@@ -222,5 +222,7 @@ def test_weights_that_are_no_numbers_are_the_fault_of_the_bundle(
     tmp_path: Path, kind: str, build: Build
 ) -> None:
     bundle = Bundle.load(tiny_bundle.write(tmp_path, graph_of_nan()))
-    with pytest.raises((BundleError, BackendError), match=r"not numbers|NaN"):
+    # NaN on a card may be the fault of the card
+    error, words = (BackendError, "NaN") if kind == "tensorrt" else (BundleError, "not numbers")
+    with pytest.raises(error, match=words):
         build(kind, bundle)

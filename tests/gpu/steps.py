@@ -137,9 +137,11 @@ def area_average(image: Any, expected: Any) -> Facts:
     """Average on the card by two matrix products, and compare with the CPU."""
     import torch
 
+    from engines.gpu.resampler import shares_of
+
     torch.backends.cuda.matmul.allow_tf32 = False
     down, across = (
-        torch.from_numpy(weights(side, small)).cuda()
+        torch.tensor(shares_of(side, small)).cuda()
         for side, small in zip(image.shape, expected.shape, strict=True)
     )
     raw = torch.from_numpy(image).pin_memory()
@@ -149,15 +151,6 @@ def area_average(image: Any, expected: Any) -> Facts:
 
     apart = float(np.abs(run().cpu().numpy() - expected).max())
     return {"largest_difference": apart, "upload_and_average_ms": timed(run, 50)}
-
-
-def weights(native: int, working: int) -> Any:
-    """Shares of native pixels in working ones: (working, native) float32."""
-    step = native / working
-    low = np.arange(working)[:, None] * step
-    index = np.arange(native)[None]
-    share = (np.minimum(index + 1, low + step) - np.maximum(index, low)).clip(0.0)
-    return (share / share.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def finished(answer: Any) -> Any:
