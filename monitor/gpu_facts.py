@@ -14,6 +14,9 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from engines.plans.card import find_bus_id
+from engines.plans.errors import PlanError
+
 logger = logging.getLogger(__name__)
 
 NOT_INSTALLED = "nvidia-ml-py is not installed: pip install 'icewatch[gpu]'"
@@ -61,12 +64,15 @@ class GpuWatch:
     def __init__(
         self,
         nvml: Any = None,
-        index: int = 0,
+        bus_id: Callable[[], str] = find_bus_id,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Watch the GPU `index` through `nvml`, a module like `pynvml`, which it is by default."""
+        """Watch the GPU that computes through `nvml`, a module like `pynvml` (the default).
+
+        `bus_id` says where it is, since NVML and CUDA number cards differently.
+        """
         self._nvml = nvml
-        self._index = index
+        self._bus_id = bus_id
         self._clock = clock
         self._asking = threading.Lock()
         self._asked_s = float("-inf")
@@ -130,7 +136,7 @@ class GpuWatch:
         try:
             if self._handle is None:
                 self._nvml.nvmlInit()
-                self._handle = self._nvml.nvmlDeviceGetHandleByIndex(self._index)
+                self._handle = self._nvml.nvmlDeviceGetHandleByPciBusId(self._bus_id().encode())
             return GpuReading(self._facts())
         except self._failures() as error:
             self.close()
@@ -166,7 +172,7 @@ class GpuWatch:
     def _failures(self) -> tuple[type[Exception], ...]:
         """Name what asking may raise: NVML's own errors, and those of a library half there."""
         own = getattr(self._nvml, "NVMLError", RuntimeError)
-        return (own, OSError, RuntimeError, ValueError, AttributeError, TypeError)
+        return (own, PlanError, OSError, RuntimeError, ValueError, AttributeError, TypeError)
 
 
 def _is_lost(error: Exception) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
+from engines.plans.errors import PlanError
 from monitor.gpu_facts import (
     ANSWER_WITHIN_S,
     NOT_INSTALLED,
@@ -22,6 +26,13 @@ from monitor.gpu_facts import (
     GpuCollector,
     GpuWatch,
 )
+
+ROOT_ON_PATH = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+BUS_ID = "00000000:41:00.0"
+
+
+def where() -> str:
+    return BUS_ID
 
 
 class NVMLError(Exception):
@@ -53,6 +64,8 @@ class Nvml:
 
         def call(*given: Any) -> Any:
             self.calls.append(name)
+            if name == "nvmlDeviceGetHandleByPciBusId":
+                assert given == (BUS_ID.encode(),)
             if name in self.faults:
                 raise self.faults[name]
             return self.answers()[name]
@@ -63,7 +76,7 @@ class Nvml:
         return {
             "nvmlInit": None,
             "nvmlShutdown": None,
-            "nvmlDeviceGetHandleByIndex": object(),
+            "nvmlDeviceGetHandleByPciBusId": object(),
             "nvmlDeviceGetName": b"NVIDIA Pretend 5000",
             "nvmlSystemGetDriverVersion": "580.65.06",
             "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=self.busy_percent, memory=2),
@@ -101,7 +114,7 @@ def exposed(watch: GpuWatch) -> dict[str, float]:
 
 def test_facts_are_shown_in_base_units() -> None:
     scope = '{microscope="krios1"}'
-    assert exposed(GpuWatch(Nvml())) == {
+    assert exposed(GpuWatch(Nvml(), where)) == {
         f"icewatch_gpu_up{scope}": 1.0,
         f"icewatch_gpu_lost_total{scope}": 0.0,
         f"icewatch_gpu_utilisation_ratio{scope}": 0.37,
@@ -120,6 +133,18 @@ def test_without_the_library_a_reason_is_given(monkeypatch: pytest.MonkeyPatch) 
     assert not watch.lost
 
 
+def test_the_card_that_cuda_chose_is_watched() -> None:
+    def nowhere() -> str:
+        raise PlanError("The NVIDIA driver knows of no card here.", "no_gpu")
+
+    reading = GpuWatch(Nvml(), nowhere).read()
+    assert reading.facts is None and "no card here" in reading.reason
+    pretend = "import tests.fake_gpu.sitecustomize; from engines.plans.card import find_bus_id"
+    asked = [sys.executable, "-c", f"{pretend}; print(find_bus_id())"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=True, env=ROOT_ON_PATH)
+    assert said.stdout == "0000:41:00.0\n"
+
+
 def test_the_real_library_never_raises() -> None:
     pytest.importorskip("pynvml", reason="needs nvidia-ml-py")
     watch = GpuWatch()
@@ -134,7 +159,7 @@ def test_a_gpu_that_falls_off_the_bus_is_noticed_once_and_welcomed_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     nvml, clock = Nvml(), Clock()
-    watch = GpuWatch(nvml, clock=clock)
+    watch = GpuWatch(nvml, where, clock)
     assert watch.read().facts is not None and not watch.lost
     nvml.faults["nvmlDeviceGetMemoryInfo"] = NVMLError_GpuIsLost("GPU is lost")
     for _ in range(3):
@@ -154,7 +179,7 @@ def test_what_a_gpu_does_not_tell_is_left_out() -> None:
     nvml = Nvml()
     nvml.faults["nvmlDeviceGetUtilizationRates"] = NVMLError_NotSupported("not supported")
     nvml.faults["nvmlDeviceGetTemperature"] = NVMLError_NotSupported("not supported")
-    watch = GpuWatch(nvml)
+    watch = GpuWatch(nvml, where)
     names = {name.partition("{")[0] for name in exposed(watch)}
     assert "icewatch_gpu_memory_used_bytes" in names
     assert not {"icewatch_gpu_utilisation_ratio", "icewatch_gpu_temperature_celsius"} & names
@@ -167,7 +192,7 @@ def test_what_a_gpu_does_not_tell_is_left_out() -> None:
 )
 def test_nothing_is_ever_raised(history: list[dict[str, Exception]]) -> None:
     nvml, clock = Nvml(), Clock()
-    watch = GpuWatch(nvml, clock=clock)
+    watch = GpuWatch(nvml, where, clock)
     for faults in history:
         nvml.faults = faults
         clock.now_s += TRY_AGAIN_AFTER_S
@@ -182,7 +207,7 @@ def test_nothing_is_ever_raised(history: list[dict[str, Exception]]) -> None:
             <= {
                 "nvmlShutdown",
                 "nvmlInit",
-                "nvmlDeviceGetHandleByIndex",
+                "nvmlDeviceGetHandleByPciBusId",
                 "nvmlDeviceGetUtilizationRates",
                 "nvmlDeviceGetTemperature",
             }
@@ -192,7 +217,7 @@ def test_nothing_is_ever_raised(history: list[dict[str, Exception]]) -> None:
 
 def test_scrapes_that_come_close_together_ask_once() -> None:
     nvml, clock = Nvml(), Clock()
-    watch = GpuWatch(nvml, clock=clock)
+    watch = GpuWatch(nvml, where, clock)
     first = watch.read()
     nvml.busy_percent = 99
     clock.now_s += READ_AT_MOST_EVERY_S / 2
@@ -204,7 +229,7 @@ def test_scrapes_that_come_close_together_ask_once() -> None:
 
 def test_a_driver_that_hangs_holds_up_nobody_and_counts_as_lost() -> None:
     nvml, clock = Nvml(), Clock()
-    watch = GpuWatch(nvml, clock=clock)
+    watch = GpuWatch(nvml, where, clock)
     first = watch.read()
     asked, answer = threading.Event(), threading.Event()
 

@@ -17,7 +17,7 @@ from engines.plans.key import Card
 _MULTIPROCESSORS, _ERROR_CORRECTION, _BUS_BITS, _L2_BYTES = 16, 32, 37, 38
 _MAJOR, _MINOR = 75, 76
 """CUdevice_attribute in cuda.h."""
-_TEXT_BYTES = 96
+_TEXT_BYTES, _BUS_ID_BYTES = 96, 32
 _NO_DEVICE, _OTHER_VERSION = 100, (18, 803)
 """CUDA_ERROR_NO_DEVICE; NVML and CUDA where the driver was updated under the running kernel."""
 _REBOOT = "the driver was updated: restart this computer"
@@ -26,13 +26,7 @@ _REMEDY = "see that nvidia-smi lists the card, or stay on the CPU"
 
 def find_card(number: int = 0) -> Card:
     """Describe a card, counted as CUDA counts them; raises `PlanError` where there is none."""
-    try:
-        driver: Any = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        raise PlanError(f"There is no NVIDIA driver here: {_REMEDY}.", "no_gpu") from error
-    device = ctypes.c_int()
-    _call(driver, "cuInit", 0)
-    _call(driver, "cuDeviceGet", ctypes.byref(device), number)
+    driver, device = _device(number)
     name = ctypes.create_string_buffer(_TEXT_BYTES)
     _call(driver, "cuDeviceGetName", name, _TEXT_BYTES, device)
     memory = ctypes.c_size_t()
@@ -53,6 +47,30 @@ def find_card(number: int = 0) -> Card:
         bus_bits=attribute(_BUS_BITS),
         error_correction=bool(attribute(_ERROR_CORRECTION)),
     )
+
+
+def find_bus_id(number: int = 0) -> str:
+    """Name the place of a card on the PCI bus, counted as CUDA counts them.
+
+    CUDA counts the fastest first, and only those that CUDA_VISIBLE_DEVICES names; other programs
+    count otherwise. Raises `PlanError` where there is none.
+    """
+    driver, device = _device(number)
+    text = ctypes.create_string_buffer(_BUS_ID_BYTES)
+    _call(driver, "cuDeviceGetPCIBusId", text, _BUS_ID_BYTES, device)
+    return printable(text.value)
+
+
+def _device(number: int) -> tuple[Any, ctypes.c_int]:
+    """Give the driver, and its handle of a card."""
+    try:
+        driver: Any = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise PlanError(f"There is no NVIDIA driver here: {_REMEDY}.", "no_gpu") from error
+    device = ctypes.c_int()
+    _call(driver, "cuInit", 0)
+    _call(driver, "cuDeviceGet", ctypes.byref(device), number)
+    return driver, device
 
 
 def _call(driver: Any, name: str, *arguments: Any) -> None:

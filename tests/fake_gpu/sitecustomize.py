@@ -32,6 +32,10 @@ class Driver:
         value._obj.value = ATTRIBUTES[number]
         return 0
 
+    def cuDeviceGetPCIBusId(self, name: Any, length: int, device: Any) -> int:  # noqa: N802
+        name.value = b"0000:41:00.0"
+        return 0
+
     def nvmlInit_v2(self) -> int:  # noqa: N802
         return 0
 
