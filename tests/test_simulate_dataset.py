@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -171,6 +172,19 @@ def test_workers_end_with_the_command(tmp_path: Path, signal_number: int) -> Non
     assert process.returncode != 0
     assert b"Traceback" not in complaint
     wait_until(lambda: not _alive(workers), "the end of the workers", timeout_s=20.0)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_command_with_one_sentence(tmp_path: Path) -> None:
+    process, workers = _working(tmp_path / "out")
+    try:
+        named = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers}
+        os.kill(next(pid for pid, name in named.items() if b"spawn_main" in name), signal.SIGKILL)
+        _, complaint = process.communicate(timeout=20.0)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert b"Traceback" not in complaint and b"a worker was killed" in complaint
 
 
 def test_without_torch_one_sentence_says_how_to_get_it(

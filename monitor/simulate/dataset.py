@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,6 +55,11 @@ def simulate_dataset(request: Request) -> int:
         summary = make_dataset(request.out, settings, request.workers)
     except OtherDatasetError as error:
         raise ConfigError(str(error)) from error
+    except BrokenExecutor as error:
+        raise MonitorError(
+            "a worker was killed, perhaps for want of memory: run it again with fewer --workers; "
+            "what is written is kept."
+        ) from error
     except OSError as error:
         where = error.filename or request.out
         raise MonitorError(f"{where}: cannot be written: {error.strerror}") from error
