@@ -34,6 +34,7 @@ from engines.learning.calibration_descent import descend
 from engines.learning.calibration_fit import (
     HEADLINE,
     Tilts,
+    best_cut,
     expected_error,
     fit_knots,
     fit_platt,
@@ -89,6 +90,23 @@ def test_probabilities_that_are_true_stay_as_they_are() -> None:
     slope, offset = fit_platt(counts)
     assert slope == pytest.approx(1.0, abs=0.01) and offset == pytest.approx(0.0, abs=0.02)
     assert expected_error(counts, bin_means().astype(np.float64)) < 1e-3
+
+
+def test_the_cut_overlaps_best_however_much_ice_there_is() -> None:
+    """Probabilities that are too sure by a factor in odds are cut where they are even."""
+    whole = np.random.default_rng(0).integers(1000, 9000, len(bin_means()))
+    raw = bin_means().astype(np.float64)
+    true = raw / (raw + 3.0 * (1.0 - raw))
+    for more_without in (0, 200_000):
+        counts = np.array([whole * (1.0 - true), whole * true]).round().astype(np.int64)
+        counts[0, 0] += more_without
+        cut = best_cut(counts)
+        overlaps = {
+            at: 2 * counts[1, raw > at].sum() / (counts[:, raw > at].sum() + counts[1].sum())
+            for at in np.linspace(0.05, 0.9, 200)
+        }
+        assert overlaps[min(overlaps, key=lambda at: abs(at - cut))] > max(overlaps.values()) - 1e-3
+    assert best_cut(np.zeros((2, len(raw)), np.int64)) == 0.5
 
 
 def test_readings_are_better_than_masks(fitted: Fitted, others: Tilts) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engines.calibrations import AreaCalibration
 from engines.learning.calibration_descent import STEPS, descend
 from engines.learning.calibration_records import CHANNELS, CUTS, TiltRecord
-from engines.percentage import bin_means
+from engines.percentage import BINS, bin_means
 
 HEADLINE = CHANNELS.index("ice_0.10")
 MASK_SHARES = (0.0, 0.5, 1.0)
@@ -206,20 +206,30 @@ def _places(mixed: NDArray[float64]) -> NDArray[float64]:
     return np.array([*kept, 100.0])
 
 
-def fit_area(
-    tilts: Tilts, channel: int, platt: AreaCalibration, cuts: Sequence[float]
-) -> tuple[float, AreaCalibration]:
-    """Choose cut (before calibration) and share of the mask by series left out; fit the knots."""
+def best_cut(counts: NDArray[int64]) -> float:
+    """Find the cut before calibration at which masks overlap the truth best (Dice 1945).
+
+    Of pixels (no ice or ice, BINS), all tilts together. The error of percentages would favour a cut
+    that finds next to nothing, since most tilts hold nothing.
+    """
+    marked = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+    overlap = 2.0 * marked[1] / (marked.sum(axis=0) + counts[1].sum()).clip(1)
+    if not overlap.any():
+        return 0.5
+    lower_edges = (np.arange(BINS) / BINS) ** 2
+    return float(np.clip(lower_edges[overlap.argmax()], CUTS[0], CUTS[-1]))
+
+
+def fit_area(tilts: Tilts, channel: int, platt: AreaCalibration, cut: float) -> AreaCalibration:
+    """Choose the share of the mask, cut before calibration, by series left out; fit the knots."""
     truth = tilts.true_percent[:, channel]
-    choices = [(cut, share) for cut in cuts for share in MASK_SHARES]
-    mixed = np.array([mixed_percent(tilts, channel, platt, *choice) for choice in choices])
+    mixed = np.array([mixed_percent(tilts, channel, platt, cut, one) for one in MASK_SHARES])
     read = np.empty_like(mixed)
     for out in tilts.folds():
         knots = fit_knots(mixed[:, ~out], truth[~out], _STEPS_TO_CHOOSE)
         read[:, out] = knots(mixed[:, out])
-    cut, share = choices[int(badness(read, truth).argmin())]
-    chosen = platt.model_copy(update={"mask_share": share})
-    return cut, with_knots(tilts, channel, chosen, cut)
+    share = MASK_SHARES[int(badness(read, truth).argmin())]
+    return with_knots(tilts, channel, platt.model_copy(update={"mask_share": share}), cut)
 
 
 def with_knots(tilts: Tilts, channel: int, area: AreaCalibration, cut: float) -> AreaCalibration:

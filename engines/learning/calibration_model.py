@@ -12,6 +12,7 @@ from engines.calibrations import AreaCalibration, EvidenceCalibration, Reach
 from engines.learning.calibration_fit import (
     HEADLINE,
     Tilts,
+    best_cut,
     fit_area,
     masked_at,
     platt_of,
@@ -27,7 +28,7 @@ from engines.learning.calibration_intervals import (
     places,
     reaches,
 )
-from engines.learning.calibration_records import CHANNELS, CUTS
+from engines.learning.calibration_records import CHANNELS
 from engines.percentage import Area, Evidence, area_of, interval_terms, percentage
 
 _NOTHING = 0.05
@@ -76,13 +77,14 @@ def _with_other_knots(fitted: Fitted, tilts: Tilts) -> Fitted:
 def _fit_areas(tilts: Tilts) -> Fitted:
     """Fit probabilities and percentages; intervals that say nothing."""
     platt = [platt_of(tilts, channel) for channel in range(len(CHANNELS))]
-    cut, headline = fit_area(tilts, HEADLINE, platt[HEADLINE], CUTS[1::2])
+    cut = best_cut(tilts.counts[:, HEADLINE].sum(axis=0))
+    headline = fit_area(tilts, HEADLINE, platt[HEADLINE], cut)
     threshold = round(float(headline.probability(np.array(cut, np.float32))), 4)
     threshold = min(max(threshold, 0.01), 0.99)
     areas = {
         name: headline
         if channel == HEADLINE
-        else fit_area(tilts, channel, platt[channel], (platt[channel].raw_cut(threshold),))[1]
+        else fit_area(tilts, channel, platt[channel], platt[channel].raw_cut(threshold))
         for channel, name in enumerate(CHANNELS)
     }
     return Fitted(threshold, _without_intervals(areas))
