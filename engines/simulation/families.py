@@ -9,7 +9,7 @@ from engines.simulation.contents import CELL, LAMELLA
 from engines.simulation.parameters import TRAINING
 
 NEAR_FOCUS = "near_focus"
-FAMILIES = ("generic", NEAR_FOCUS, "f10987", "f11058", "f11166", "f11221", "plunge")
+FAMILIES = ("generic", NEAR_FOCUS, "f10987", "f11058", "f11166", "f11221", "dense", "plunge")
 """Families to train on."""
 
 EMPIAR_LIKE = ("test_f10987", "test_f11058", "test_f11166", "test_f11221", "test_f11830")

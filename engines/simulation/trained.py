@@ -53,6 +53,17 @@ TRAINED: Mapping[str, Family] = {
         ice_kinds=(0.45, 0.2, 0.03, 0.22, 0.05, 0.05),
         biology=CHLAMYDOMONAS,
     ),
+    "dense": Family(
+        # Crystalline nearly all over: what a network that knows only grains amid vitreous ice
+        # takes for the texture of the specimen.
+        thickness_angstrom=(600.0, 4000.0),
+        dose=(1.5, 6.0),
+        defocus_angstrom=(1.5e4, 7.5e4),
+        ice_kinds=(0.12, 0.24, 0.3, 0.2, 0.02, 0.12),
+        ice_layouts=(0.2, 0.05, 0.6, 0.05, 0.05, 0.0, 0.05),
+        ice_abundance=(0.3, 1.0),
+        decoy_share=0.15,
+    ),
     "plunge": Family(
         thickness_angstrom=(250.0, 1500.0),
         texture_level=(0.00012, 0.006),
