@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 
 bin := $(VENV)/bin
 python := $(bin)/python
 light := $(VENV)/.stamp-plain
 full := $(VENV)/.stamp-dev-train
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +18,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   lint, formatting and types"
 	@echo "make bench   latency, CPU time and memory on 4096 x 4096 tilts"
+	@echo "make soak    an hour at ten times the real rate: memory, scrapes, nothing lost"
 	@echo "make format  format the code and sort its imports"
 	@echo "make clean   remove the environment and all caches"
 
@@ -37,6 +39,9 @@ format: $(full)
 
 bench: $(full)
 	@$(python) -m tests.bench $(BENCH_ARGS)
+
+soak: $(full)
+	@$(python) -m tests.bench.soak $(SOAK_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

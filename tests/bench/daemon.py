@@ -27,13 +27,14 @@ class Daemon:
     def __init__(self, acquisition: Path, state: Path) -> None:
         """Start it and wait until it says that it is ready."""
         endpoint = f"tcp://127.0.0.1:{free_port()}"
+        self.metrics_address = f"127.0.0.1:{free_port()}"
         state.mkdir()
         config = state / "bench.toml"
         config.write_text(
             f'[acquisition]\ndirectory = "{acquisition}"\n'
             f'[state]\ndirectory = "{state}"\n'
             f'[publish]\nzmq_endpoint = "{endpoint}"\n'
-            f'metrics_address = "127.0.0.1:{free_port()}"\n'
+            f'metrics_address = "{self.metrics_address}"\n'
             f'web_address = "127.0.0.1:{free_port()}"\n'
         )
         self._context = zmq.Context()
@@ -96,6 +97,12 @@ class Daemon:
         self._tilts.recv_multipart()
         return came
 
+    def take_tilt(self, within_s: float) -> bytes | None:
+        """Give the next tilt message; None where none comes within the time."""
+        if not self._tilts.poll(int(within_s * 1000)):
+            return None
+        return bytes(self._tilts.recv_multipart()[1])
+
     def await_quiet(self) -> None:
         """Wait until the daemon computes no more, so that what is measured next runs alone."""
         deadline = time.perf_counter() + _QUIET_WITHIN_S
@@ -108,6 +115,14 @@ class Daemon:
         """CPU time since its start, all threads, in steps of the kernel's clock tick."""
         stat = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(stat[11]) + int(stat[12])) / _CLOCK_TICKS_PER_S
+
+    def held(self) -> tuple[int, int, int]:
+        """Resident set in bytes, open files, threads."""
+        process = Path(f"/proc/{self._process.pid}")
+        lines = (process / "status").read_text().splitlines()
+        facts = dict(line.split(":", 1) for line in lines)
+        resident = int(facts["VmRSS"].split()[0]) * 1024
+        return resident, len(list((process / "fd").iterdir())), int(facts["Threads"])
 
     def peak_memory_bytes(self) -> int:
         """Largest resident set so far."""
