@@ -14,25 +14,40 @@ Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
 class _Part(BaseModel):
-    # What a newer icewatch says besides is passed over, so that fields can be added.
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    # What a newer icewatch says besides is passed over, so that fields can be added. What stands
+    # below a field goes into the schema that subscribers get.
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class TiltPart(_Part):
     """Which exposure a reading belongs to."""
 
     id: str
+    """Which exposure it is: series, angle and time, the same however often it is published."""
     session: str
+    """First folder below the acquisition directory, or a name made of its first time."""
     grid: str
+    """Folder between session and series; empty where there is none."""
     series: str
+    """Stem of the stack's name, or the movie's name without number and angle."""
     lamella: str
+    """Unique within the microscope: relative folder plus name."""
     path: str
+    """File that holds the tilt, relative to the acquisition directory, with forward slashes."""
     section: int
+    """Which image of the file, counted from 0."""
     angle_deg: float | None
+    """Stage tilt (degrees); null only where `icewatch score` found none."""
     order: int | None
+    """Place in the order of acquisition within the series, from 0; null where nothing tells."""
     acquired_at: str | None
+    """The microscope's wall clock as written (ISO 8601, without zone); null where not recorded."""
     pixel_size_angstrom: float | None
+    """Side of a pixel of the file on the specimen (angstrom); null where the file does not tell."""
     exposure_dose_e_per_A2: float | None
+    """Electrons per square angstrom of this exposure; null where nothing tells."""
 
     @classmethod
     def of(cls, tilt: Tilt) -> TiltPart:
@@ -82,7 +97,9 @@ class QualityPart(_Part):
     """Whether the reading can be trusted."""
 
     flags: tuple[str, ...]
+    """What is remarkable, as words from a closed list; never empty where `percent` is null."""
     in_domain: bool
+    """Whether the picture is of the kind that icewatch has an opinion on."""
     used_neighbours: bool = Field(
         default=False,
         description="Whether earlier tilts of the series had a say. Read alone, or after a "
@@ -94,8 +111,11 @@ class ModelPart(_Part):
     """Who read the tilt."""
 
     name: str
+    """Name of the model bundle."""
     version: str
+    """Version of the model bundle."""
     backend: str
+    """What the network ran on: `tensorrt`, `openvino` or `onnxruntime`."""
 
 
 class Reading(_Part):
@@ -133,10 +153,15 @@ def reading_parts(tilt: Tilt, reading: IceReading) -> Reading:
 class Stamp(_Part):
     """What every message starts with."""
 
-    seq: int
+    seq: Annotated[int, Field(ge=0)]
+    """Counts tilt and lamella messages together from 1, without gaps, over restarts; a heartbeat
+    repeats the last one. A message with a seq that was seen before is a repetition."""
     boot_id: str
+    """Changes at each start of the daemon."""
     time: str
+    """When the message was made: UTC, ISO 8601, to the millisecond."""
     microscope: str
+    """Name of the microscope, as in the configuration."""
 
 
 class _Message(Stamp):
@@ -153,11 +178,13 @@ class TiltMessage(_Message):
     """One complete exposure and its ice."""
 
     schema_: Literal["icewatch.tilt/1"] = Field(default="icewatch.tilt/1", alias="schema")
+    """Kind and version of the message; a change that breaks readers raises the number."""
     tilt: TiltPart
     ice: IcePart
     quality: QualityPart
     model: ModelPart
     latency_s: Annotated[float, Field(ge=0.0)]
+    """From when the tilt was complete on disk until this message was made (s)."""
 
     @property
     def topic(self) -> str:
@@ -168,13 +195,21 @@ class LamellaMessage(_Message):
     """What the readings of one lamella say so far."""
 
     schema_: Literal["icewatch.lamella/1"] = Field(default="icewatch.lamella/1", alias="schema")
+    """Kind and version of the message; a change that breaks readers raises the number."""
     session: str
+    """As in the tilt messages."""
     grid: str
+    """As in the tilt messages."""
     lamella: str
+    """As in the tilt messages."""
     series: str
+    """The series that the newest tilt of the lamella belongs to."""
     verdict: Decision
+    """`undecided` means: keep acquiring."""
     reason: Reason
+    """Why, as a word from a closed list."""
     explanation: str
+    """Why, as one sentence for a person."""
     ice_percent: Percent | None = Field(
         description="Mean of `percent` over the measured tilts: ice that shows at one tilt."
     )
@@ -183,8 +218,11 @@ class LamellaMessage(_Message):
     )
     ice_percent_high: Percent | None = Field(description="Upper end of that interval.")
     probability_bad: Annotated[float, Field(ge=0.0, le=1.0)] | None
+    """How probable it is that the mean lies above the limit, 0 to 1; null if not measurable."""
     tilts_seen: int
+    """Tilts of the lamella that were read, measurable or not."""
     tilts_expected: int | None
+    """Tilts that the microscope announced for the lamella; null where it did not."""
     occupancy_percent: Percent | None = Field(
         default=None,
         description="Share of the field that was ice at any tilt of a series, of what was valid "
@@ -202,13 +240,21 @@ class StatusMessage(_Message):
     """Heartbeat: `seq` repeats the last one given out."""
 
     schema_: Literal["icewatch.status/1"] = Field(default="icewatch.status/1", alias="schema")
+    """Kind and version of the message; a change that breaks readers raises the number."""
     state: Literal["starting", "ready", "degraded", "stalled"]
+    """`ready` and `degraded` measure; `stalled` waits, for the share say."""
     reason: str
+    """Why the state is not `ready`, as one sentence for a person; else empty."""
     backend: str
-    last_seq: int
+    """What the network runs on; empty while it loads."""
+    last_seq: Annotated[int, Field(ge=0)]
+    """Newest seq in the journal: whoever has less asks `replay_endpoint`."""
     backlog: int
+    """Files that wait to be read."""
     oldest_unprocessed_s: Annotated[float, Field(ge=0.0)]
+    """How long the oldest of them has waited (s)."""
     replay_endpoint: str
+    """ZeroMQ REP endpoint of missed messages; `0.0.0.0` or `*` stands for the daemon's host."""
 
     @property
     def topic(self) -> str:
@@ -229,8 +275,19 @@ def parse(topic: str, body: bytes) -> Message:
 
 
 def json_schema(topic: str) -> dict[str, Any]:
-    """Describe the messages of a topic as JSON Schema; raises `KeyError` for another topic."""
-    return _BY_TOPIC[topic].model_json_schema(by_alias=True)
+    """Describe the messages of a topic as JSON Schema; raises `KeyError` for another topic.
+
+    Fields with a default came later than the first version of the schema: they may be missing in
+    messages of an older icewatch, and only there.
+    """
+    schema = _BY_TOPIC[topic].model_json_schema(by_alias=True)
+    schema["required"] = ["schema", *schema["required"]]
+    for part in (schema, *schema.get("$defs", {}).values()):
+        for field in part.get("properties", {}).values():
+            field.pop("title", None)
+            if "description" in field:
+                field["description"] = " ".join(field["description"].split())
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def lamella_message(

@@ -18,6 +18,8 @@ from monitor.sinks.stream import Stream
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
+BATCH = 32
+"""Messages at once, so that heartbeats and replay go on while thousands are sent again."""
 RECONNECT_S = 1.0
 """After a start nothing is sent for this long: subscribers that were connected to the last boot
 need it to come back (ZeroMQ tries every 0.1 s), and what is sent before is lost to them."""
@@ -70,7 +72,7 @@ class Publisher:
                 self._beat()
             if now >= send_from_s or stop.is_set():
                 self._send_waiting()
-                wait_s = next_beat_s - time.monotonic()
+                wait_s = 0.0 if self._outbox else next_beat_s - time.monotonic()
             else:
                 wait_s = min(next_beat_s, send_from_s) - now
             if not stop.is_set():
@@ -78,7 +80,7 @@ class Publisher:
         self._beat()
 
     def _send_waiting(self) -> None:
-        batch = [self._outbox.popleft() for _ in range(len(self._outbox))]
+        batch = [self._outbox.popleft() for _ in range(min(BATCH, len(self._outbox)))]
         # Sink by sink, so that no overlay is drawn while a message still waits to leave.
         for sink in self._sinks:
             for outgoing in batch:

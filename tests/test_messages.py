@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from monitor.messages import LamellaMessage, TiltMessage, json_schema, parse
+from tests.schema_check import faults
 
 GOLDEN = Path(__file__).parent / "golden"
+SCHEMAS = Path(__file__).parents[1] / "monitor/schemas"
+
+
+def shipped(topic: str) -> dict[str, Any]:
+    """The schema as it is in the wheel."""
+    found: dict[str, Any] = json.loads((SCHEMAS / f"{topic}.schema.json").read_text("utf-8"))
+    return found
 
 
 @pytest.mark.parametrize("topic", ["tilt", "lamella", "status"])
@@ -18,7 +27,36 @@ def test_schema_is_what_was_written_down(topic: str) -> None:
 
     `python -m tests.test_messages` writes the files anew.
     """
-    assert json_schema(topic) == json.loads((GOLDEN / f"{topic}.schema.json").read_text())
+    assert json_schema(topic) == shipped(topic)
+
+
+@pytest.mark.parametrize("topic", ["tilt", "lamella", "status"])
+def test_every_field_is_explained(topic: str) -> None:
+    schema = shipped(topic)
+    for part in (schema, *schema.get("$defs", {}).values()):
+        for name, field in part.get("properties", {}).items():
+            said = field if "$ref" not in field else schema["$defs"][field["$ref"].split("/")[-1]]
+            assert said.get("description"), f"{topic}: {name}"
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*_0.1.0.json")), ids=lambda path: path.stem)
+def test_messages_of_earlier_versions_fit_the_schema(path: Path) -> None:
+    assert faults(json.loads(path.read_bytes()), shipped(path.stem.split("_")[0])) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        *(("seq", -1), ("seq", "1"), ("seq", True), ("tilts_seen", 1.5), ("probability_bad", -1)),
+        *(("schema", "icewatch.tilt/1"), ("verdict", "maybe")),
+        *(("ice_percent", 101.0), ("ice_percent", "5")),
+    ],
+)
+def test_the_schema_refuses_what_is_wrong(field: str, wrong: object) -> None:
+    raw = json.loads((GOLDEN / "lamella_0.1.0.json").read_text())
+    assert faults({**raw, field: wrong}, shipped("lamella"))
+    del raw[field]
+    assert faults(raw, shipped("lamella"))
 
 
 def test_every_percentage_says_what_it_is() -> None:
@@ -57,7 +95,7 @@ def test_what_a_newer_version_adds_is_passed_over() -> None:
 def write_schemas() -> None:
     for topic in ("tilt", "lamella", "status"):
         text = json.dumps(json_schema(topic), indent=1) + "\n"
-        (GOLDEN / f"{topic}.schema.json").write_text(text)
+        (SCHEMAS / f"{topic}.schema.json").write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

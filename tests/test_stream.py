@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import zmq
 
 from monitor.errors import MonitorError
-from monitor.journal import Draft, Journal
+from monitor.journal import Journal
 from monitor.listen import listen
 from monitor.messages import (
     LamellaMessage,
@@ -20,117 +18,21 @@ from monitor.messages import (
     StatusMessage,
     lamella_message,
     parse,
-    tilt_message,
     utc_now,
 )
 from monitor.model import Decision, Reason, Verdict
-from monitor.publisher import Publisher
+from monitor.publish_settings import PublishSettings
 from monitor.sinks.metrics import Metrics, RecalledLamella
-from monitor.sinks.protocol import Outgoing
 from monitor.sinks.stream import Stream
 from monitor.sinks.verdict_files import VerdictFiles
-from tests.builders import reading, tilt
+from tests.builders import tilt
 from tests.ports import free_port
-
-
-class Bench:
-    """A journal, a stream and a publisher thread, without a pipeline."""
-
-    def __init__(self, folder: Path, endpoint: str, mode: str = "act") -> None:
-        self.journal = Journal(folder / "state", "m")
-        self.journal.mark_started()
-        self.stream = Stream(endpoint, self.journal.messages_from)
-        self.metrics = Metrics("m", "0", self.recall_with_tilts)
-        self.verdicts = VerdictFiles(folder / "verdicts", "m", mode, self.recall, "")  # type: ignore[arg-type]
-        self.publisher = Publisher(
-            self.stream, self.metrics, [self.verdicts], self.status, reconnect_s=0.0
-        )
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.publisher.run, args=(self.stop,))
-        self.thread.start()
-
-    def recall(self, session: str) -> list[LamellaMessage]:
-        found = (parse(one.topic, one.body) for one in self.journal.lamella_messages(session))
-        return [message for message in found if isinstance(message, LamellaMessage)]
-
-    def recall_with_tilts(self, session: str) -> dict[str, RecalledLamella]:
-        return {one.lamella: RecalledLamella(one, None) for one in self.recall(session)}
-
-    def status(self) -> StatusMessage:
-        last_seq = self.journal.last_seq()
-        return StatusMessage(
-            seq=last_seq,
-            boot_id="b",
-            time=utc_now(),
-            microscope="m",
-            state="ready",
-            reason="",
-            backend="test",
-            last_seq=last_seq,
-            backlog=0,
-            oldest_unprocessed_s=0.0,
-            replay_endpoint=self.stream.replay_endpoint,
-        )
-
-    def add(
-        self,
-        angle: float,
-        decision: Decision = Decision.KEEP,
-        percent: float | None = 5.0,
-        series: str = "L1",
-        session: str = "s1",
-    ) -> None:
-        one = tilt(angle, series, session)
-        verdict = Verdict(
-            decision, Reason.NOT_SURE_YET, "Because.", percent, 0.0, 100.0, 0.5, 1, None
-        )
-
-        def draft(first: int) -> list[Draft]:
-            stamps = [
-                Stamp(seq=s, boot_id="b", time=utc_now(), microscope="m")
-                for s in (first, first + 1)
-            ]
-            messages = (
-                tilt_message(stamps[0], one, reading(percent), 0.1),
-                lamella_message(stamps[1], one, verdict),
-            )
-            return [(message.topic, message.body()) for message in messages]
-
-        committed = self.journal.add(one, reading(percent), decision, draft)
-        self.publisher.put(
-            [
-                Outgoing(
-                    c.seq,
-                    c.topic,
-                    c.body,
-                    parse(c.topic, c.body),
-                    landed_s=0.0 if c.topic == "tilt" else None,
-                )
-                for c in committed
-            ]
-        )
-
-    def close(self) -> None:
-        self.stop.set()
-        self.publisher.wake()
-        self.thread.join(5.0)
-        assert not self.thread.is_alive()
-        self.stream.close()
-        self.journal.close(cleanly=True)
+from tests.stream_bench import Bench, running
 
 
 @pytest.fixture
 def endpoint() -> str:
     return f"tcp://127.0.0.1:{free_port()}"
-
-
-@contextmanager
-def running(folder: Path, endpoint: str, mode: str = "act") -> Iterator[Bench]:
-    bench = Bench(folder, endpoint, mode)
-    try:
-        yield bench
-    finally:
-        bench.close()
 
 
 def committed_only(endpoint: str, from_seq: int | None, count: int) -> list[tuple[int, bytes]]:
@@ -218,9 +120,9 @@ def test_a_stream_survives_junk(tmp_path: Path, endpoint: str) -> None:
 
 
 def test_a_taken_port_is_said_with_its_key(tmp_path: Path, endpoint: str) -> None:
-    with running(tmp_path, endpoint):
+    with running(tmp_path, endpoint) as bench:
         with pytest.raises(MonitorError, match=r"publish\.zmq_endpoint"):
-            Stream(endpoint, lambda seq, limit: [])
+            Stream(PublishSettings(zmq_endpoint=endpoint), bench.journal)
 
 
 def test_no_daemon_is_said_in_a_sentence(endpoint: str) -> None:

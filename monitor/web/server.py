@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from collections.abc import Callable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from prometheus_client import start_http_server as start_metrics_server
 
 from monitor.errors import MonitorError
+from monitor.web.crowd import CrowdHandler, CrowdServer, Shared
+from monitor.web.metrics_page import MetricsServer
 
 Status = Callable[[], dict[str, Any]]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(CrowdHandler):
     server: _Server
-    server_version = "icewatch"
-    timeout = 10.0
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  named by http.server
         """Answer `/live`, `/ready` and `/status`."""
         path = self.path.partition("?")[0]
         if path == "/live":
             self._answer(HTTPStatus.OK, {"live": True})
-        elif path == "/ready":
-            status = self.server.status()
-            ready = status["state"] in ("ready", "degraded")
-            code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-            self._answer(code, {"ready": ready, "state": status["state"]})
-        elif path in ("/", "/status"):
-            self._answer(HTTPStatus.OK, self.server.status())
+        elif path in ("/", "/ready", "/status"):
+            try:
+                self._tell(path, self.server.status())
+            except MonitorError as error:
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
         else:
             hint = "icewatch answers /live, /ready and /status"
             self._answer(HTTPStatus.NOT_FOUND, {"error": hint})
+
+    def _tell(self, path: str, status: dict[str, Any]) -> None:
+        if path != "/ready":
+            self._answer(HTTPStatus.OK, status)
+            return
+        ready = status["state"] in ("ready", "degraded")
+        code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        told = {"ready": ready, "state": status["state"], "reason": status["reason"]}
+        self._answer(code, told)
 
     def _answer(self, code: HTTPStatus, content: dict[str, Any]) -> None:
         body = json.dumps(content, indent=1).encode() + b"\n"
@@ -48,42 +51,29 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Stay silent: probes come every few seconds."""
 
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(CrowdServer):
     status: Status
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Stay silent when a client goes away in the middle."""
 
-
-class _ServerIPv6(_Server):
-    address_family = socket.AF_INET6
-
-
-def serve_status(address: str, status: Status) -> ThreadingHTTPServer:
+def serve_status(address: str, status: Status) -> CrowdServer:
     """Serve the status in a thread; raises `MonitorError` where the address is taken."""
-    host, port = _split(address)
-    kind = _ServerIPv6 if ":" in host else _Server
     try:
-        server = kind((host, port), _Handler)
+        server = _Server(_split(address), _Handler)
     except OSError as error:
         raise MonitorError(_taken("publish.web_address", address, error)) from error
-    server.status = status
-    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    server.status = Shared(status)
+    server.start("http")
     return server
 
 
 def serve_metrics(address: str, registry: CollectorRegistry) -> Callable[[], None]:
     """Serve `/metrics` in a thread; returns what ends it; raises `MonitorError` where taken."""
-    host, port = _split(address)
     try:
-        server, _ = start_metrics_server(port, host, registry)
+        server = MetricsServer(_split(address), registry)
     except OSError as error:
         raise MonitorError(_taken("publish.metrics_address", address, error)) from error
+    server.start("metrics")
 
     def stop() -> None:
         server.shutdown()
