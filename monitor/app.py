@@ -9,37 +9,49 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from engines.errors import BackendError, BundleError
 from monitor.engine import Engine
 from monitor.engine_record import EngineRecord
-from monitor.errors import JournalError
+from monitor.errors import ConfigError, JournalError
 from monitor.gpu_facts import EngineMetrics, GpuCollector, GpuWatch
 from monitor.health import notify_systemd
 from monitor.intake import Intake
 from monitor.journal import Committed, Journal
+from monitor.journal_last_tilt import LastTilt
+from monitor.journal_replay import KeptPast
+from monitor.logs_sink import LogLines
 from monitor.messages import StatusMessage, parse
 from monitor.pace import Pace
 from monitor.pipeline import Pipeline
 from monitor.problems import Problems
 from monitor.publisher import Publisher
+from monitor.reload import HangUps, LiveSettings
 from monitor.reporting import Identity, Reporter, recall, recall_with_tilts
+from monitor.retention import Retention
 from monitor.sessions import LooseSessions
 from monitor.set_aside import SetAside
 from monitor.settings import Settings
 from monitor.sinks.metrics import Metrics
 from monitor.sinks.overlays import Overlays
-from monitor.sinks.protocol import Outgoing
+from monitor.sinks.protocol import Outgoing, Sink
 from monitor.sinks.stream import Stream
-from monitor.sinks.verdict_files import VerdictFiles
 from monitor.sources import all_sources
 from monitor.stop_bell import StopBell
+from monitor.vitals import Passing, Patience, SeenByKernel, Vitals
 from monitor.web.server import serve_metrics, serve_status
 
 logger = logging.getLogger(__name__)
+
+Recalled = TypeVar("Recalled")
 
 GPU_LOOK_S = 10.0
 STOP_MAX_S = 2.0
@@ -50,33 +62,52 @@ EXIT_FAILED = 1
 class Daemon:
     """One microscope's daemon; `run` blocks until the bell is rung and says how it went."""
 
-    def __init__(self, settings: Settings, bell: StopBell) -> None:
+    def __init__(self, settings: Settings, bell: StopBell, config: Path | None = None) -> None:
         """Open the journal and bind every port, so that what is taken is known at once.
 
-        Raises `MonitorError` with one sentence.
+        `config` is the file that the settings came from, if they may change. Raises
+        `MonitorError` with one sentence.
         """
         self._settings = settings
+        self._config = config
+        self._refusal = ""
+        """What is wrong with the configuration after all, found while starting."""
         self._identity = Identity(version("icewatch"), uuid.uuid4().hex)
         self._bell = bell
         self._stop = threading.Event()
         self._failed = threading.Event()
+        self._vitals = Vitals()
         self._problems = Problems()
         self._journal = Journal(settings.state.directory, settings.microscope)
-        self._stream = Stream(settings.publish.zmq_endpoint, self._journal.messages_from)
+        past = KeptPast(self._journal, lambda: self._reporter.heartbeat())
+        self._stream = Stream(settings.publish, past)
         self._metrics = Metrics(
             settings.microscope,
             self._identity.version,
-            partial(recall_with_tilts, self._journal),
+            partial(self._recalled, recall_with_tilts),
             self._journal.running_session(),
             settings.state.directory,
         )
         self._engine_record = EngineRecord(settings.state.directory)
-        self._set_aside = SetAside(
-            settings.state.directory,
-            self._journal,
-            self._identity.boot_id,
-            gpu_died=self._engine_record.died_in_call,
+        with self._damage_noticed(ValueError, TypeError, KeyError):
+            self._set_aside = SetAside(
+                settings.state.directory,
+                self._journal,
+                self._identity.boot_id,
+                gpu_died=self._engine_record.died_in_call,
+            )
+        self._retention = Retention(
+            self._journal, settings.state, self._metrics.removed, self._metrics.state_used
         )
+        self._live = LiveSettings(
+            settings,
+            config,
+            partial(self._recalled, recall),
+            self._journal.running_session(),
+            self._retention.change,
+            self._metrics.reloaded,
+        )
+        self._last_tilt = LastTilt.recalled(self._journal)
         self._publisher = self._build_publisher()
         self._pace = Pace(settings.acquisition.read_rate_mb_per_s * 1e6, self._stop)
         self._source = all_sources(
@@ -101,34 +132,37 @@ class Daemon:
             lambda: self._publisher.failing,
             lambda: self._stream.replay_endpoint,
         )
-        self._web = serve_status(settings.publish.web_address, self._reporter.status)
+        self._web = serve_status(settings.publish.web_address, self._status)
 
     def _build_publisher(self) -> Publisher:
-        settings, journal = self._settings, self._journal
-        verdict_files = VerdictFiles(
-            settings.verdict_directory,
-            settings.microscope,
-            settings.verdict.mode,
-            partial(recall, journal),
-            journal.running_session(),
-        )
-        overlays = Overlays(settings.state.directory / "overlays")
-        publisher = Publisher(
-            self._stream, self._metrics, [verdict_files, overlays], self._heartbeat
-        )
-        publisher.put([_again(one) for one in journal.unsure_whether_sent()])
+        overlays = Overlays(self._settings.state.directory / "overlays")
+        sinks: list[Sink] = [self._last_tilt, LogLines(), self._live.verdict_files, overlays]
+        publisher = Publisher(self._stream, self._metrics, sinks, self._heartbeat)
+        again = [self._again(one) for one in self._journal.unsure_whether_sent()]
+        publisher.put(again)
         return publisher
 
+    @property
+    def _is_up(self) -> bool:
+        return self._reporter.pipeline is not None and not self._stop.is_set()
+
     def run(self) -> int:
-        """Work until stopped; returns the exit status."""
+        """Work until stopped; returns the exit status.
+
+        Raises `ConfigError` where the network of the configuration turned out to be of no use.
+        """
         faulthandler.enable()
         self._journal.mark_started()
-        intake = self._thread("intake", lambda: self._intake.run(self._stop))
+        intake_stop = Passing(self._stop)
+        intake = self._thread("intake", lambda: self._intake.run(intake_stop))
         worker = self._thread("worker", self._work)
         drained = threading.Event()
         publisher = self._thread("publisher", lambda: self._publisher.run(drained))
         for thread in (publisher, worker, intake):
             thread.start()
+        self._vitals.watch("intake", SeenByKernel(intake), lambda: intake_stop.passes)
+        self._thread("retention", lambda: self._retention.run(self._stop)).start()
+        self._live.listen(lambda: self._is_up, self._bell.ring)
         self._bell.wait()
         self._stop.set()
         notify_systemd("STOPPING=1")
@@ -140,6 +174,8 @@ class Daemon:
         publisher.join(timeout=2.0)
         alive = any(thread.is_alive() for thread in (publisher, worker, intake))
         self._close(cleanly=not (alive or self._failed.is_set()))
+        if self._refusal:
+            raise ConfigError(self._refusal)
         return EXIT_FAILED if self._failed.is_set() else 0
 
     def _close(self, *, cleanly: bool) -> None:
@@ -163,7 +199,10 @@ class Daemon:
             try:
                 body()
             except BundleError as error:
-                self._fail(f"model.bundle: {error}")
+                where = f"{self._config}: " if self._config else ""
+                self._refusal = f"{where}model.bundle: {error}"
+                self._failed.set()
+                self._bell.ring()
             except BackendError as error:
                 self._fail(f"the engine cannot be trusted any more: {error}")
             except BaseException:
@@ -193,11 +232,10 @@ class Daemon:
         )
         engine.open()
         self._watch_gpu(engine)
-        policy = self._settings.verdict.policy.build(self._settings.verdict.skip_above_ice_percent)
         self._reporter.pipeline = pipeline = Pipeline(
             self._source,
             engine,
-            policy,
+            self._live.policy,
             self._journal,
             self._publisher,
             self._metrics,
@@ -211,9 +249,15 @@ class Daemon:
             waiting=lambda: self._intake.waiting,
             pace=self._pace,
         )
+        stop = Passing(self._stop)
+        self._vitals.watch(
+            "worker",
+            SeenByKernel(threading.current_thread()),
+            lambda: (stop.passes, pipeline.reading_since_s, pipeline.inference_since_s),
+            lambda: self._patience(engine, pipeline),
+        )
         notify_systemd("READY=1")
-        while not self._stop.is_set():
-            notify_systemd("WATCHDOG=1")
+        while not stop.is_set():
             engine.improve()
             offer = self._intake.next(timeout_s=0.5)
             if offer is None:
@@ -223,6 +267,12 @@ class Daemon:
             else:
                 self._intake.retry(offer.landed)
         engine.close()
+
+    def _patience(self, engine: Engine, pipeline: Pipeline) -> Patience:
+        """How long the worker may stay at what it does: loading a plan ends by itself."""
+        if engine.busy_since_s is not None or self._pace.asked_s == float("inf"):
+            return "unbounded"
+        return "none" if pipeline.reading_since_s is None else "while computing"
 
     def _engine_changed(self, engine: Engine) -> None:
         self._metrics.running(engine)
@@ -252,7 +302,40 @@ class Daemon:
         for relative in self._set_aside.take_requests():
             self._intake.again(relative)
         self._metrics.set_aside(len(self._set_aside.listed()))
-        return self._reporter.heartbeat()
+        beat = self._live.worded(self._reporter.heartbeat())
+        if self._journal.damage and not self._failed.is_set():
+            self._fail(f"{self._journal.damage}: it is put aside at the next start")
+        self._vitals.status(f"{beat.state}: {beat.reason}" if beat.reason else beat.state)
+        self._vitals.beat()
+        return beat
+
+    def _status(self) -> dict[str, Any]:
+        """Tell all that `/status` shows."""
+        with self._damage_noticed(ValidationError):
+            found = self._reporter.status()
+        aside = self._journal.aside
+        return {
+            **self._live.told(found),
+            "last_tilt": self._last_tilt.told(),
+            "journal_put_aside": aside.name if aside else "",
+        }
+
+    @contextmanager
+    def _damage_noticed(self, *kinds: type[Exception]) -> Iterator[None]:
+        """What was journalled and cannot be read any more shows that the journal is damaged."""
+        try:
+            yield
+        except kinds as error:
+            raise self._journal.damaged(f"a message cannot be read: {error}") from error
+
+    def _recalled(self, recall: Callable[[Journal, str], Recalled], session: str) -> Recalled:
+        with self._damage_noticed(ValidationError, KeyError):
+            return recall(self._journal, session)
+
+    def _again(self, one: Committed) -> Outgoing:
+        with self._damage_noticed(ValidationError, KeyError):
+            message = parse(one.topic, one.body)
+        return Outgoing(one.seq, one.topic, one.body, message, resent=True)
 
     def _end_if_engine_hangs(self) -> None:
         engine, pipeline = self._reporter.engine, self._reporter.pipeline
@@ -268,13 +351,14 @@ def _age_s(since_s: float | None) -> float:
     return 0.0 if since_s is None else time.monotonic() - since_s
 
 
-def _again(one: Committed) -> Outgoing:
-    return Outgoing(one.seq, one.topic, one.body, parse(one.topic, one.body), resent=True)
+def run(settings: Settings, config: Path | None = None) -> int:
+    """Run the daemon in the foreground until SIGTERM or SIGINT; returns the exit status.
 
-
-def run(settings: Settings) -> int:
-    """Run the daemon in the foreground until SIGTERM or SIGINT; returns the exit status."""
+    `config` is read again at each SIGHUP.
+    """
+    if config is not None:
+        HangUps.block()
     with StopBell() as bell:
-        daemon = Daemon(settings, bell)
+        daemon = Daemon(settings, bell, config)
         bell.listen(signal.SIGTERM, signal.SIGINT)
         return daemon.run()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +14,8 @@ from monitor.default_command import DEFAULT, DefaultGroup
 from monitor.engine_command import engine_app
 from monitor.errors import ConfigError, MonitorError
 from monitor.evaluate_command import evaluate_app
+from monitor.simulate.stream_command import STREAM_EXAMPLE, simulate_stream
+from monitor.stream_keys_command import keys_app
 
 app = typer.Typer(
     name="icewatch",
@@ -27,12 +28,14 @@ app = typer.Typer(
 
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(engine_app, name="engine")
+app.add_typer(keys_app, name="keys")
 simulate_app = typer.Typer(cls=DefaultGroup, rich_markup_mode=None)
 app.add_typer(
     simulate_app,
     name="simulate",
-    help="Let a pretend microscope write tilt series, or simulate a data set to train on.",
+    help="Let a pretend microscope write tilt series, or simulate a data set or a stream.",
 )
+simulate_app.command("stream", epilog=STREAM_EXAMPLE)(simulate_stream)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="TOML configuration file")]
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -138,7 +141,8 @@ def simulate(
 ) -> int:
     """Let a pretend microscope write tilt series as the real programs do.
 
-    Or, with `dataset` for OUT, simulate tilts with their truth to train and test networks on.
+    Or, with `dataset` for OUT, simulate tilts with their truth to train and test networks on; with
+    `stream`, publish the messages of a pretend session (`icewatch simulate stream --help`).
     """
     from monitor.simulate.command import simulate as write_session
     from monitor.simulate.request import Request
@@ -206,23 +210,27 @@ def run(config: Config) -> int:
     """Watch the acquisition directory and publish readings until stopped."""
     # Until the daemon takes over, nothing is open yet: a stop is an exit and nothing more.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # it asks for new settings, later
     from monitor.app import run as run_daemon
+    from monitor.logs import set_up as set_up_logs
+    from monitor.publish_settings import check_keys
     from monitor.settings import load
 
     settings = load(config)
+    check_keys(config, settings.publish)
     check_bundle(config, settings.model.bundle, settings.model.backend)
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s"
-    )
-    return run_daemon(settings)
+    set_up_logs()
+    return run_daemon(settings, config)
 
 
 @app.command(epilog="Example: icewatch check /etc/icewatch/krios1.toml")
 def check(config: Annotated[Path, typer.Argument(help="TOML configuration file")]) -> None:
     """Say whether a configuration is right, without starting anything."""
+    from monitor.publish_settings import check_keys
     from monitor.settings import load
 
     settings = load(config)
+    check_keys(config, settings.publish)
     check_bundle(config, settings.model.bundle, settings.model.backend, warm_up=True)
     typer.echo(f"{config}: ok")
     if not settings.acquisition.directory.exists():
@@ -249,6 +257,23 @@ def check_bundle(config: Path, bundle: str, backend: str, *, warm_up: bool = Fal
         raise ConfigError(f"{config}: model.bundle: {error}") from error
     except BackendError as error:
         raise ConfigError(f"{config}: model.backend: {error}") from error
+
+
+@app.command(epilog="Example: icewatch doctor --config /etc/icewatch/krios1.toml")
+def doctor(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="TOML file (default: all in /etc/icewatch)"),
+    ] = None,
+    prometheus: Annotated[
+        str, typer.Option(help="Where Prometheus answers, if it does")
+    ] = "http://127.0.0.1:9090",
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON")] = False,
+) -> int:
+    """Find out what is wrong, and what to do; changes nothing, whether icewatch runs or not."""
+    from monitor.doctor.command import doctor as look
+
+    return look(config, prometheus, as_json=as_json)
 
 
 @app.command(epilog="Example: icewatch score --masks masks/ TS_001.mrc")
@@ -279,16 +304,22 @@ def listen(
         int | None, typer.Option(help="Print the past from this number on first (0: all)", min=0)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Messages as they came")] = False,
+    server_key: Annotated[
+        Path | None, typer.Option(help="NAME.key of the daemon, where it has [publish.curve]")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="NAME.key_secret of your own")] = None,
 ) -> None:
     """Print what the daemon publishes, until ended."""
+    from monitor.journal_replay import is_notice
     from monitor.listen import listen as follow
+    from monitor.listen import load_keys
     from monitor.messages import StatusMessage
     from monitor.screen import message_line
 
-    for message, body in follow(endpoint, from_seq):
+    for message, body in follow(endpoint, from_seq, keys=load_keys(server_key, key)):
         if as_json:
             sys.stdout.write(body.decode() + "\n")
-        elif not isinstance(message, StatusMessage):
+        elif not isinstance(message, StatusMessage) or is_notice(message):
             typer.echo(message_line(message))
         sys.stdout.flush()
 
@@ -303,12 +334,23 @@ def status(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON")] = False,
 ) -> int:
-    """Say how a running daemon is and what its lamellae look like."""
+    """Say how a daemon is and what its lamellae look like; if it does not run, what it left."""
     from monitor.screen import show_status
-    from monitor.settings import load
+    from monitor.settings import parse
     from monitor.web.client import fetch_status
 
-    found = fetch_status(load(config).publish.web_address if config else address)
+    settings = parse(config) if config else None
+    try:
+        found = fetch_status(settings.publish.web_address if settings else address)
+    except ConfigError:
+        raise
+    except MonitorError as error:
+        if settings is None:
+            raise
+        from monitor.journal_afterwards import left_by
+
+        _complain(str(error))
+        found = left_by(settings.state.directory, settings.microscope)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:

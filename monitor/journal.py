@@ -14,10 +14,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from monitor.errors import JournalError
+from monitor.journal_damage import DamagedError, is_beyond_repair, mark_damaged
+from monitor.journal_forget import (
+    KeptSession,
+    forget_session,
+    gaps_from,
+    name_key,
+    sessions,
+    used_bytes,
+)
 from monitor.journal_marks import UNSURE_S, Alive, hold_alone
+from monitor.journal_open import open_journal, transaction
 from monitor.journal_records import (
     reading_from,
     reading_text,
@@ -25,7 +35,6 @@ from monitor.journal_records import (
     tilt_text,
     tilts_expected,
 )
-from monitor.journal_schema import SCHEMA_VERSION, bring_up_to_date
 from monitor.messages import encodable
 from monitor.model import Decision, IceReading, LamellaHistory, Tilt, TiltId
 
@@ -39,6 +48,7 @@ class Committed:
     body: bytes
 
 
+Answer = TypeVar("Answer")
 Draft = tuple[str, bytes]
 """Topic and body of a message whose seq is already in the body."""
 
@@ -55,6 +65,8 @@ class Journal:
         self._alive = directory / "alive"
         self._sent = Alive(self._alive)
         self._lock = threading.RLock()
+        self.damage = ""
+        """What is wrong with this one, in one sentence; the process is to end and start again."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._held = hold_alone(directory)
@@ -64,53 +76,19 @@ class Journal:
                 "writable for the user that icewatch runs as"
             ) from error
         try:
-            self._db = sqlite3.connect(
-                self.path, isolation_level=None, check_same_thread=False, timeout=10.0
-            )
-            self._open(microscope)
-        except sqlite3.Error as error:
-            os.close(self._held)
-            raise JournalError(
-                f"journal '{self.path}' cannot be opened ({error}); see that the user that "
-                "icewatch runs as may write it, else move it away and start again"
-            ) from error
-        except JournalError:
+            opened = open_journal(self.path, microscope, self._sent.newest())
+        except BaseException:
             os.close(self._held)
             raise
-
-    def _open(self, microscope: str) -> None:
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        if version > SCHEMA_VERSION:
-            raise JournalError(
-                f"journal '{self.path}' was written by a newer icewatch (schema {version}, this "
-                f"one knows {SCHEMA_VERSION}); update icewatch or name another state.directory"
-            )
-        if version < SCHEMA_VERSION:
-            with self._transaction():
-                bring_up_to_date(self._db, version)
-                if version == 0:
-                    self.set("microscope", microscope)
+        self._db, self._floor = opened.db, opened.floor
+        self.aside = opened.aside
+        """Where the journal lies that was found damaged at this start; None if none was."""
         self._newest_seq = self.last_seq()
-        owner = self.get("microscope", microscope)
-        if owner != microscope:
-            raise JournalError(
-                f"journal '{self.path}' belongs to microscope '{owner}', not '{microscope}'; "
-                "name another state.directory, or the right microscope"
-            )
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            finally:
-                # A full disk ends some transactions by itself and leaves others open.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, transaction(self._db):
+            yield self._db
 
     def _query(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
         """Run one statement and give its rows; whatever SQLite says becomes a `JournalError`."""
@@ -118,10 +96,33 @@ class Journal:
             with self._lock:
                 return self._db.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise JournalError(
-                f"journal '{self.path}' cannot be read or written ({error}); free space or mend "
-                "the disk of state.directory"
-            ) from error
+            raise self._failed("be read or written", error) from error
+
+    def _asked(self, ask: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        """Have something looked up; whatever SQLite says becomes a `JournalError`."""
+        try:
+            with self._lock:
+                return ask(self._db)
+        except sqlite3.Error as error:
+            raise self._failed("be read", error) from error
+
+    def _failed(self, what: str, error: sqlite3.Error) -> JournalError:
+        if is_beyond_repair(error):
+            return self.damaged(str(error))
+        return JournalError(
+            f"journal '{self.path}' cannot {what} ({error}); free space or mend the disk of "
+            "state.directory"
+        )
+
+    def damaged(self, why: str) -> DamagedError:
+        """Note that something in the journal cannot be right: the next start puts it aside.
+
+        Where even that cannot be noted, the daemon goes on as well as it can.
+        """
+        sentence = f"journal '{self.path}' is damaged ({' '.join(why.split())[:200]})"
+        if not self.damage and mark_damaged(self.path.parent, sentence):
+            self.damage = sentence
+        return DamagedError(sentence)
 
     def add(
         self,
@@ -143,24 +144,22 @@ class Journal:
                     Committed(first + offset, topic, body)
                     for offset, (topic, body) in enumerate(draft(first))
                 ]
-                self._insert(tilt, reading, now)
+                number = self._insert(tilt, reading, now)
                 self._db.executemany(
-                    "INSERT INTO messages VALUES (?, ?, ?, ?)",
-                    [(message.seq, message.topic, message.body, now) for message in messages],
+                    "INSERT INTO messages VALUES (?, ?, ?, ?, ?)",
+                    [(one.seq, one.topic, one.body, now, number) for one in messages],
                 )
                 self._db.execute(
                     "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?)",
                     (encodable(tilt.lamella), encodable(tilt.session), decision, messages[-1].seq),
                 )
         except sqlite3.Error as error:
-            raise JournalError(
-                f"journal '{self.path}' cannot commit ({error}); free space or mend the disk of "
-                "state.directory"
-            ) from error
+            raise self._failed("commit", error) from error
         self._newest_seq = messages[-1].seq
+        self._sent.committed(self._newest_seq)
         return messages
 
-    def _insert(self, tilt: Tilt, reading: IceReading, now: float) -> None:
+    def _insert(self, tilt: Tilt, reading: IceReading, now: float) -> int | None:
         number = self._db.execute(
             "INSERT INTO tilts (id, session, lamella, movie, tilt, reading, committed_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -180,11 +179,14 @@ class Journal:
             "INSERT OR IGNORE INTO aliases VALUES (?, ?)",
             [(encodable(str(alias)), number) for alias in tilt.aliases],
         )
+        return number
 
     def knows(self, tilt_id: TiltId) -> bool:
         """Say whether this exposure was read before, under this identity or another."""
-        query = "SELECT 1 FROM aliases WHERE alias = ?"
-        return bool(self._query(query, (encodable(str(tilt_id)),)))
+        name = encodable(str(tilt_id))
+        if self._query("SELECT 1 FROM aliases WHERE alias = ?", (name,)):
+            return True
+        return bool(self._query("SELECT 1 FROM forgotten WHERE name = ?", (name_key(name),)))
 
     def came_again(self, tilt: Tilt, again: Tilt) -> None:
         """Note that a tilt that was added is the exposure that came again as `again`."""
@@ -197,7 +199,8 @@ class Journal:
         """Give the tilts of all sessions whose frames are in a movie of this name."""
         query = "SELECT tilt FROM tilts WHERE movie = ? AND movie <> ''"
         rows = self._query(query, (encodable(movie),))
-        return [tilt_from(text) for (text,) in rows]
+        with self._decoding():
+            return [tilt_from(text) for (text,) in rows]
 
     def history(self, lamella: str, session: str) -> LamellaHistory:
         """Give every reading of one lamella, in the order of arrival, and its last verdict."""
@@ -205,17 +208,61 @@ class Journal:
         where = "WHERE lamella = ? AND session = ?"
         rows = self._query(f"SELECT tilt, reading FROM tilts {where} ORDER BY number", key)
         verdict = self._query(f"SELECT decision FROM verdicts {where}", key)
-        readings = tuple((tilt_from(tilt), reading_from(reading)) for tilt, reading in rows)
-        return LamellaHistory(
-            lamella=lamella,
-            readings=readings,
-            previous=Decision(verdict[0][0]) if verdict else Decision.UNDECIDED,
-            tilts_expected=tilts_expected(tilt for tilt, _ in readings),
-        )
+        with self._decoding():
+            readings = tuple((tilt_from(tilt), reading_from(reading)) for tilt, reading in rows)
+            return LamellaHistory(
+                lamella=lamella,
+                readings=readings,
+                previous=Decision(verdict[0][0]) if verdict else Decision.UNDECIDED,
+                tilts_expected=tilts_expected(tilt for tilt, _ in readings),
+            )
+
+    @contextmanager
+    def _decoding(self) -> Iterator[None]:
+        """What was written as it should be and cannot be read any more was damaged."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise self.damaged(f"a tilt cannot be read: {error}") from error
 
     def last_seq(self) -> int:
         """Give the seq of the newest message, 0 if there is none."""
-        return int(self._query("SELECT max(seq) FROM messages")[0][0] or 0)
+        newest = self._query("SELECT max(seq) FROM messages")[0][0]
+        return max(self._floor, int(newest or 0))
+
+    def oldest_seq(self) -> int:
+        """Give the seq of the oldest message that can be replayed; the next one if there is none.
+
+        What came before was removed with its session, or lost with a journal that was damaged.
+        """
+        oldest = self._query("SELECT min(seq) FROM messages")[0][0]
+        return self.last_seq() + 1 if oldest is None else int(oldest)
+
+    def gaps_from(self, seq: int) -> list[tuple[int, int]]:
+        """Give the ranges of seq, first and last, that cannot be replayed from `seq` on."""
+        newest = self.last_seq()
+        return self._asked(lambda db: gaps_from(db, seq, newest))
+
+    def sessions(self) -> list[KeptSession]:
+        """Give the sessions that are kept, that of the oldest last tilt first."""
+        return self._asked(sessions)
+
+    def used_bytes(self) -> int:
+        """Give how much of the disk is needed for what is kept."""
+        return self._asked(used_bytes)
+
+    def forget(self, session: str) -> int:
+        """Remove an old session; its tilts are still known, but not what was read.
+
+        Returns how many tilts it had. Raises `JournalError`.
+        """
+        try:
+            forgotten = forget_session(self._transaction, encodable(session))
+            with self._lock:
+                self._db.execute("PRAGMA incremental_vacuum").fetchall()
+        except sqlite3.Error as error:
+            raise self._failed("forget a session", error) from error
+        return forgotten
 
     def messages_from(self, seq: int, limit: int) -> list[Committed]:
         """Give at most `limit` messages (-1: all) from `seq` on, oldest first, as sent."""

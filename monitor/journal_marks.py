@@ -12,6 +12,7 @@ from monitor.errors import JournalError
 
 UNSURE_S = 10.0
 """A message that was committed this long before a death may not have reached every subscriber."""
+_LINE_BYTES = 21
 
 
 def hold_alone(directory: Path) -> int:
@@ -31,6 +32,8 @@ def hold_alone(directory: Path) -> int:
 class Alive:
     """Keeps in a file which seq was committed at least `UNSURE_S` before the daemon last lived.
 
+    And, in a second line, the newest of all: where the journal is lost, counting goes on from it.
+
     By the monotonic clock alone: a wall clock that jumps must not hide what was not sent.
     """
 
@@ -41,14 +44,27 @@ class Alive:
 
     def sent_up_to(self) -> int | None:
         """Give the seq up to which all was sent for sure; None where no daemon noted it."""
+        return self._line(0)
+
+    def newest(self) -> int | None:
+        """Give the newest seq that was noted; None where none is known."""
+        found = [one for one in (self._line(0), self._line(1)) if one is not None]
+        return max(found, default=None)
+
+    def _line(self, number: int) -> int | None:
         try:
-            return int(self._path.read_text("ascii"))
+            at = number * _LINE_BYTES
+            return int(self._path.read_bytes()[at : at + _LINE_BYTES])
         except (OSError, ValueError):
             return None
 
     def all_sent(self, seq: int) -> None:
         """Note that there is nothing up to a seq that was not sent."""
-        self._write(seq)
+        self._write(seq, 0)
+
+    def committed(self, seq: int) -> None:
+        """Note the newest seq, so that it is known even where the journal is lost."""
+        self._write(seq, _LINE_BYTES)
 
     def mark(self, now_s: float, newest_seq: int) -> None:
         """Note that the daemon lives, and what was committed so far."""
@@ -57,13 +73,13 @@ class Alive:
             self._marks.popleft()
         since_s, seq = self._marks[0]
         if since_s <= now_s - UNSURE_S:
-            self._write(seq)
+            self._write(seq, 0)
 
-    def _write(self, seq: int) -> None:
+    def _write(self, seq: int, at: int) -> None:
         # A full or read-only disk shows at the next commit, with its sentence.
         with suppress(OSError):
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                os.pwrite(file, b"%020d\n" % seq, 0)  # over the old one: never half of it
+                os.pwrite(file, b"%020d\n" % seq, at)  # over the old one: never half of it
             finally:
                 os.close(file)

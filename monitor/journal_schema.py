@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 from monitor.journal_records import tilt_from
 from monitor.messages import encodable
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """3 has the tables of 2; its readings tell of neighbours and occupancy, which an older icewatch
-cannot read."""
+cannot read. 4 can forget old sessions: of their tilts it keeps only that they were read."""
 
 _SCHEMA_1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -46,6 +46,17 @@ CREATE INDEX tilts_by_movie ON tilts (movie) WHERE movie <> '';
 CREATE TABLE aliases (alias TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO aliases SELECT id, number FROM tilts;
 """
+_SCHEMA_4 = """
+CREATE TABLE forgotten (name INTEGER PRIMARY KEY);
+CREATE INDEX aliases_by_number ON aliases (number);
+ALTER TABLE messages ADD COLUMN tilt INTEGER;
+CREATE INDEX tilts_by_time ON tilts (committed_at);
+UPDATE messages SET tilt = (
+    SELECT min(number) FROM tilts WHERE tilts.committed_at = messages.committed_at
+);
+DROP INDEX tilts_by_time;
+CREATE INDEX messages_by_tilt ON messages (tilt);
+"""
 
 
 def bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
@@ -55,6 +66,10 @@ def bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
     if version < 2:
         _run(db, _SCHEMA_2)
         _name_movies(db)
+    if version < 4:
+        _run(db, _SCHEMA_4)
+    # Noted twice, so that a flipped bit in one is not taken for another version.
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
     db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 

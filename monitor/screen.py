@@ -63,14 +63,15 @@ def message_line(message: Message) -> str:
 
 
 def show_status(status: Mapping[str, Any]) -> None:
-    """Print the status of a daemon."""
+    """Print the status of a daemon, the most important in one sentence."""
     screen = console()
-    reason = f": {status['reason']}" if status["reason"] else ""
+    screen.print(in_short(status), markup=False, soft_wrap=True)
+    if status["state"] == "not_running":
+        return
     screen.print(
-        f"{escape(status['microscope'])}: {status['state']}{escape(reason)}\n"
-        f"icewatch {status['version']}, backend {status['backend'] or 'loading'}, up "
-        f"{status['uptime_s']:.0f} s, {status['last_seq']} messages, {status['backlog']} files "
-        f"waiting"
+        f"icewatch {status['version']}, up {span_text(status['uptime_s'])}, {status['last_seq']} "
+        f"messages; ice above {status.get('skip_above_ice_percent', '?')} % is flagged",
+        markup=False,
     )
     if status["lamellae"]:
         screen.print(lamella_table(status["lamellae"]))
@@ -79,6 +80,49 @@ def show_status(status: Mapping[str, Any]) -> None:
         screen.print(f"set aside: {where}: {tilt['reason']}", markup=False)
     for problem in status["problems"]:
         screen.print(f"problem: {plain(problem['path'])}: {problem['sentence']}", markup=False)
+
+
+def in_short(status: Mapping[str, Any]) -> str:
+    """Say in one sentence how a daemon is: state and why, what it runs on, lag, last tilt."""
+    name = plain(str(status["microscope"]))
+    reason = f" ({plain(str(status['reason']))})" if status["reason"] else ""
+    tilt = _last_tilt_text(status.get("last_tilt"))
+    if status["state"] == "not_running":
+        lived_s = status.get("last_lived_s_ago")
+        lived = "never ran here"
+        if lived_s is not None:
+            lived = f"gave its last sign of life {span_text(lived_s)} ago"
+        return f"{name}: not running{reason}; it {lived}; {tilt}."
+    mode = f", mode {status['mode']}" if status.get("mode") else ""
+    backend = status["backend"] or "backend loading"
+    return f"{name}: {status['state']}{reason}, {backend}{mode}; {_lag_text(status)}; {tilt}."
+
+
+def _lag_text(status: Mapping[str, Any]) -> str:
+    count = status["backlog"]
+    if not count:
+        return "nothing waits"
+    waited = span_text(status["oldest_unprocessed_s"])
+    return f"{count} file{'s wait' if count > 1 else ' waits'}, the oldest for {waited}"
+
+
+def _last_tilt_text(tilt: Mapping[str, Any] | None) -> str:
+    if not tilt:
+        return "no tilt yet"
+    angle = "" if tilt["angle_deg"] is None else f" {tilt['angle_deg']:+.1f}°"
+    ice = tilt["ice_percent"]
+    read = "not measurable" if ice is None else f"{ice:.1f} % ice"
+    return (
+        f"last tilt {plain(tilt['lamella'])}{angle} ({read}) {span_text(tilt['seconds_ago'])} ago"
+    )
+
+
+def span_text(seconds: float) -> str:
+    """Write a span of time in the unit that fits it."""
+    for name, length_s in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length_s:
+            return f"{seconds / length_s:.0f} {name}"
+    return f"{seconds:.0f} s"
 
 
 def lamella_table(lamellae: list[dict[str, Any]]) -> Table:

@@ -7,6 +7,7 @@ import errno
 import re
 import stat
 import tomllib
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -16,21 +17,11 @@ from pydantic_core import ErrorDetails
 
 from monitor.errors import ConfigError
 from monitor.policies import MeanOverTiltsSettings, PolicySettings
-
-_ADDRESS = re.compile(r"^(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d+)$")
+from monitor.publish_settings import PublishSettings, check_endpoint, with_absolute_keys
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _port_checked(address: str) -> str:
-    match = _ADDRESS.match(address)
-    if match is None:
-        raise ValueError(f"'{address}' is not HOST:PORT, for example 127.0.0.1:9108")
-    if not 1 <= int(match["port"]) <= 65535:
-        raise ValueError(f"port {match['port']} is outside 1 to 65535")
-    return address
 
 
 class GainSettings(_Section):
@@ -80,29 +71,6 @@ class ModelSettings(_Section):
     """Folder of TensorRT plans that `icewatch engine build --out` made; only ever read."""
 
 
-class PublishSettings(_Section):
-    """Where readings, metrics and the state can be had."""
-
-    zmq_endpoint: str = "tcp://127.0.0.1:5556"
-    metrics_address: str = "127.0.0.1:9108"
-    web_address: str = "127.0.0.1:8080"
-
-    @field_validator("zmq_endpoint")
-    @classmethod
-    def _endpoint(cls, value: str) -> str:
-        if value.startswith("ipc://") and len(value) > len("ipc://"):
-            return value
-        if not value.startswith("tcp://"):
-            raise ValueError(f"'{value}' is not tcp://HOST:PORT or ipc://PATH")
-        _port_checked(value.removeprefix("tcp://"))
-        return value
-
-    @field_validator("metrics_address", "web_address")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        return _port_checked(value)
-
-
 class VerdictSettings(_Section):
     """When a lamella is flagged, and whether the flag may act."""
 
@@ -113,9 +81,13 @@ class VerdictSettings(_Section):
 
 
 class StateSettings(_Section):
-    """Where the daemon keeps its journal."""
+    """Where the daemon keeps its journal, and how much of the past."""
 
     directory: Path
+    keep_days: Annotated[float, Field(gt=0.0, le=36500.0)] = 180.0
+    """Sessions, overlays and engine plans older than this are removed; the running one never."""
+    max_size_gb: Annotated[float, Field(gt=0.0, le=1e6)] = 20.0
+    """Above this the oldest go first (GB of 10^9 bytes)."""
 
 
 class Settings(_Section):
@@ -147,6 +119,13 @@ def load(path: Path) -> Settings:
     Relative paths count from the folder of the file. Raises `ConfigError` with one line that
     names the file, the key and the remedy.
     """
+    settings = parse(path)
+    check_places(settings, path)
+    return settings
+
+
+def parse(path: Path) -> Settings:
+    """Read a configuration file, and look at no other file or folder; raises `ConfigError`."""
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
@@ -161,10 +140,17 @@ def load(path: Path) -> Settings:
         settings = Settings.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_sentence(error.errors()[0])}") from error
-    settings = _absolute(settings, path)
+    return _absolute(settings, path)
+
+
+def check_places(settings: Settings, path: Path) -> None:
+    """Look at the files and folders that the settings name; raises `ConfigError`."""
     _check_directories(settings, path)
     _check_acquisition(settings.acquisition, path)
-    return settings
+    try:
+        check_endpoint(settings.publish)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _check_acquisition(settings: AcquisitionSettings, path: Path) -> None:
@@ -205,8 +191,14 @@ def _absolute(settings: Settings, path: Path) -> Settings:
     if verdict.directory is not None:
         directory = absolute("verdict.directory", verdict.directory)
         verdict = verdict.model_copy(update={"directory": directory})
+    publish = with_absolute_keys(settings.publish, partial(absolute, what="file"))
     return settings.model_copy(
-        update={"acquisition": acquisition, "state": state, "verdict": verdict}
+        update={
+            "acquisition": acquisition,
+            "publish": publish,
+            "state": state,
+            "verdict": verdict,
+        }
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,17 @@ from tests.privileges import as_nobody
 from tests.test_bundle import graph_of_nan
 from tests.waiting import wait_until
 
-COMMANDS = ("demo", "run", "check", "score", "listen", "status", "retry", "engine benchmark")
+COMMANDS = (
+    "demo",
+    "run",
+    "check",
+    "doctor",
+    "score",
+    "listen",
+    "status",
+    "retry",
+    "engine benchmark",
+)
 
 
 def icewatch(
@@ -107,6 +118,18 @@ def test_a_bundle_whose_weights_are_no_numbers_is_refused(tmp_path: Path) -> Non
     assert "not numbers (NaN)" in found.stderr
 
 
+def test_run_refuses_a_bundle_of_no_numbers_as_check_does(tmp_path: Path) -> None:
+    bundle = tiny_bundle.write(tmp_path / "nan", graph_of_nan())
+    daemon = Daemon(tmp_path, bundle=bundle)
+    daemon.acquisition.mkdir()
+    check = icewatch("check", str(daemon.config))
+    run = icewatch("run", "--config", str(daemon.config), CUDA_VISIBLE_DEVICES="")
+    assert (run.returncode, run.stdout) == (2, "")
+    said = [line for line in run.stderr.splitlines() if not line.startswith("INFO ")]
+    assert said == check.stderr.splitlines()
+    assert len(said) == 1
+
+
 def test_check_and_run_refuse_a_damaged_monitor(tmp_path: Path) -> None:
     content = b"no archive"
     bundle = tiny_bundle.write(tmp_path / "damaged")
@@ -146,8 +169,8 @@ def test_status_and_listen_of_a_running_daemon(tmp_path: Path) -> None:
         wait_until(lambda: daemon.status().get("last_seq") == 2, "the first tilt", 20.0)
         status = icewatch("status", "--config", str(daemon.config))
         assert status.returncode == 0
-        assert "test: ready" in status.stdout
-        assert "s/L1" in status.stdout
+        assert status.stdout.startswith("test: ready, onnxruntime, mode advise; nothing waits; ")
+        assert "last tilt s/L1 +0.0\N{DEGREE SIGN} (11.7 % ice)" in status.stdout.splitlines()[0]
         command = [sys.executable, "-m", "monitor", "listen", "--json", "--from-seq", "0"]
         with subprocess.Popen(
             [*command, "--endpoint", daemon.endpoint], stdout=subprocess.PIPE, text=True, cwd=ROOT
@@ -157,8 +180,24 @@ def test_status_and_listen_of_a_running_daemon(tmp_path: Path) -> None:
             listener.send_signal(signal.SIGTERM)
         committed = [one["schema"] for one in heard if one["schema"] != "icewatch.status/1"]
         assert committed == ["icewatch.tilt/1", "icewatch.lamella/1"]
+        daemon.signal(signal.SIGTERM)
+        dead = icewatch("status", "--config", str(daemon.config))
+        assert (dead.returncode, dead.stderr.count("\n")) == (1, 1)
+        left = r"test: not running \(.*\); it gave its last sign of life \d+ s ago; last tilt s/L1"
+        assert re.match(left, dead.stdout)
+        told = json.loads(icewatch("status", "--json", "--config", str(daemon.config)).stdout)
+        assert (told["state"], told["last_seq"]) == ("not_running", 2)
+        assert told["last_tilt"]["lamella"] == "s/L1"
     finally:
         daemon.stop()
+
+
+def test_status_of_a_daemon_that_never_ran(tmp_path: Path) -> None:
+    found = icewatch("status", "--config", str(Daemon(tmp_path).config))
+    assert found.returncode == 1
+    assert "test: not running" in found.stdout
+    assert "it never ran here; no tilt yet." in found.stdout
+    assert not (tmp_path / "state").exists()
 
 
 def test_plain_text_where_no_terminal_is_attached(tmp_path: Path) -> None:

@@ -133,6 +133,28 @@ class Metrics:
         self.beaten = self._gauge(
             "icewatch_heartbeat_timestamp_seconds", "When the daemon last said how it is"
         )
+        self.reload_taken = self._gauge(
+            "icewatch_config_last_reload_successful",
+            "1 if the configuration was right when it was last read, else 0",
+        )
+        self.reload_at = self._gauge(
+            "icewatch_config_last_reload_success_timestamp_seconds",
+            "When a configuration was last taken into use",
+        )
+        self.reloaded(True)
+        self.state_removed = self._counter(
+            "icewatch_state_removed", "Things removed from the state directory, by kind", "kind"
+        )
+        self.state_freed = self._counter(
+            "icewatch_state_removed_bytes",
+            "Bytes removed from the state directory, by kind",
+            "kind",
+        )
+        self.state_kept = self._gauge(
+            "icewatch_state_kept_bytes",
+            "What the state directory holds that can be removed one day, by kind",
+            ("microscope", "kind"),
+        )
         self.build = self._gauge(
             "icewatch_build_info",
             "Constant 1; its labels say what runs",
@@ -182,6 +204,21 @@ class Metrics:
     def set_aside(self, tilts: int) -> None:
         """Show how many tilts are set aside."""
         self.aside.labels(self._scope).set(tilts)
+
+    def reloaded(self, taken: bool) -> None:
+        """Note that the configuration was read, and whether it was taken into use."""
+        self.reload_taken.labels(self._scope).set(taken)
+        if taken:
+            self.reload_at.labels(self._scope).set_to_current_time()
+
+    def removed(self, kind: str, count: int, size_bytes: int) -> None:
+        """Count what was removed from the state directory."""
+        self.state_removed.labels(self._scope, kind).inc(count)
+        self.state_freed.labels(self._scope, kind).inc(size_bytes)
+
+    def state_used(self, kind: str, size_bytes: int) -> None:
+        """Show what is kept in the state directory."""
+        self.state_kept.labels(self._scope, kind).set(size_bytes)
 
     def count_error(self, stage: str) -> None:
         """Count an error that was survived."""

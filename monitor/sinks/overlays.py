@@ -1,18 +1,21 @@
-"""A small picture of each tilt with its ice outlined, kept below the state directory."""
+"""A small picture of each tilt with its ice outlined, kept below the state directory.
+
+How long they are kept is a matter of `[state]`: `monitor.retention` removes the oldest.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections import deque
+import shutil
 from pathlib import Path, PurePosixPath
 
 from engines.overlay import overlay_png
 from monitor.errors import SinkError
 from monitor.sinks.protocol import Outgoing
 
-MAX_OVERLAYS = 5000
-"""The newest that are kept: about 1 GB at 200 kB each."""
+_LEAVE_FREE_BYTES, _LEAVE_FREE_SHARE = 200_000_000, 0.02
+"""The last of a disk is for the journal: pictures can be done without."""
 
 
 class Overlays:
@@ -20,12 +23,9 @@ class Overlays:
 
     name = "overlays"
 
-    def __init__(self, directory: Path, keep: int = MAX_OVERLAYS) -> None:
-        """Take up the overlays of earlier boots, so that old ones go first."""
+    def __init__(self, directory: Path) -> None:
+        """Take the folder, which is made with the first overlay."""
         self.directory = directory
-        self._keep = keep
-        found = directory.rglob("*.png") if directory.exists() else ()
-        self._written = deque(sorted(found, key=lambda path: path.stat().st_mtime))
 
     def publish(self, outgoing: Outgoing) -> None:
         """Draw and write the overlay of a tilt, replacing one of the same name atomically."""
@@ -35,17 +35,24 @@ class Overlays:
         target = target.with_name(target.name + ".png")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            self._keep_some_free()
             temporary = target.with_name(f".{target.name}.tmp")
             temporary.write_bytes(overlay_png(outgoing.icemap))
             os.replace(temporary, target)  # noqa: PTH105  says what matters: atomic
-            self._written.append(target)
-            while len(self._written) > self._keep:
-                self._written.popleft().unlink(missing_ok=True)
         except OSError as error:
             raise SinkError(
                 f"overlay '{target}' cannot be written ({error.strerror}); free space in "
                 "state.directory"
             ) from error
+
+    def _keep_some_free(self) -> None:
+        usage = shutil.disk_usage(self.directory)
+        if usage.free < min(_LEAVE_FREE_BYTES, _LEAVE_FREE_SHARE * usage.total):
+            raise SinkError(
+                f"no overlays are written: only {usage.free / 1e6:.0f} MB are free on the disk of "
+                "state.directory, which the journal needs; free space there, or lower "
+                "state.max_size_gb"
+            )
 
     def beat(self) -> None:
         """Nothing is due between tilts."""

@@ -1,0 +1,1 @@
+"""`icewatch doctor`: finds what is wrong around a daemon, changes nothing, disturbs nobody."""
