@@ -20,8 +20,9 @@ _PROGRAM = re.compile(r"(?:^|[\s;&|(])(?:\S*/)?icewatch (?=[a-z])")
 def shown(guide: Path) -> list[str]:
     """Give the commands in the code blocks of a guide, continued lines joined."""
     text = guide.read_text("utf-8")
-    blocks = re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    blocks = re.findall(r"^ *```(\w*)\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    code = "\n".join(code for language, code in blocks if language in ("", "sh"))
+    lines = code.replace("\\\n", " ").splitlines()
     found = [line[at.end() :] for line in lines for at in _PROGRAM.finditer(line)]
     return [re.split(r"\s+#|[;&|>)]", one)[0].strip() for one in found]
 
