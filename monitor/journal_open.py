@@ -78,8 +78,12 @@ def _cannot_open(path: Path, error: Exception) -> JournalError:
     )
 
 
+BUSY_S = 2.0
+"""Waiting for a lock keeps the other threads from the journal: heartbeats and status pages."""
+
+
 def _connected(path: Path, microscope: str, floor: int, aside: Path | None) -> Opened:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
     try:
         _check_schema(db, path)
         check_whole(db, path)

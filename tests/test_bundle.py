@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -343,3 +345,18 @@ def test_the_shipped_bundle_is_whole() -> None:
     )
     sizes = [file.bytes for file in shipped.files.values()]
     assert np.sum(sizes) <= 40e6
+
+
+def test_onnx_runtime_reports_its_use_to_nobody() -> None:
+    asked = (
+        "import os\n"
+        "from engines.backends.onnx_runtime import OnnxRuntimeSettings\n"
+        "from engines.bundle import Bundle\n"
+        "OnnxRuntimeSettings().build(Bundle.load('default'))\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    said = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True, env=clean
+    )
+    assert said.stdout == "1\n"

@@ -27,6 +27,8 @@ MAX_THREADS = 8
 
 _KEEP_MEMORY_UP_TO_PX = 768 * 768
 _ERRORS_ONLY = 3
+_NO_REPORTS = "ORT_DISABLE_TELEMETRY"
+"""The library would report its use to its maker; what runs beside a microscope talks to nobody."""
 
 
 class OnnxRuntimeSettings(BaseModel):
@@ -41,6 +43,7 @@ class OnnxRuntimeSettings(BaseModel):
     def build(self, bundle: Bundle) -> OnnxRuntimeBackend:
         """Load the bundle's graph and run it once; raises `BackendError` and `BundleError`."""
         graph = bundle.read(GRAPH)
+        os.environ.setdefault(_NO_REPORTS, "1")
         try:
             import onnxruntime  # type: ignore[import-untyped]
         except ImportError as error:
