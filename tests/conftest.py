@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,3 +29,14 @@ def nobodys_path() -> Iterator[Path]:
         os.chown(folder, NOBODY, NOBODY)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what a test printed that is no text: it could not be sent from worker to runner."""
+    report = yield
+    report.sections = [
+        (name, shown.encode("utf-8", "backslashreplace").decode())
+        for name, shown in report.sections
+    ]
+    return report
