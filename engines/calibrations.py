@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 Coefficient = Annotated[float, Field(ge=0.0, le=1000.0)]
 Widening = Annotated[float, Field(ge=-100.0, le=100.0)]
-NEXT_TO_ZERO = 0.35
+NEXT_TO_ZERO = 0.2
 """Share of the reading under which the low end of its interval is 0: so many tilts hold no ice that
 an end between would stand for nothing."""
 LEAST_REACH = 0.05

@@ -14,8 +14,11 @@ from engines.learning.calibration_descent import descend
 
 COVERAGE = 0.90
 TERMS = tuple(Reach.model_fields)
-CLASSES = 3
-"""Nothing read; then the other readings in as many classes of equal size, less one."""
+BELOW = (0.93, 0.94, 0.95, 0.96)
+"""Shares of the tilts whose truth the lower end may hold; all, where no other will do."""
+TILTS_OF_A_CLASS = 80
+MOST_CLASSES = 8
+"""Readings over 0 are put into two or more classes of equal size, each with a widening."""
 MOST = 100.0
 _ASKED = 0.7
 _ROUND_SHARE = 0.02
@@ -63,7 +66,8 @@ def reaches(reach: Reach, terms: NDArray[float64]) -> NDArray[float64]:
 def places(percent: NDArray[float64]) -> tuple[float, ...]:
     """Choose the readings at which the widening is told: 0, and the middle of each class."""
     some = np.sort(percent[percent > 0.0])
-    parts = [part for part in np.array_split(some, CLASSES - 1) if len(part)]
+    classes = int(np.clip(len(some) // TILTS_OF_A_CLASS, 2, MOST_CLASSES))
+    parts = [part for part in np.array_split(some, classes) if len(part)]
     middles = sorted({round(float(np.median(part)), 3) for part in parts} - {0.0})
     return (0.0, *middles)
 
@@ -86,9 +90,10 @@ def fit_widening(sides: Sides, at: Sequence[float]) -> tuple[tuple[float, ...], 
 
     `sides` come from tilts that had no say in the reach; the widening is the quantile that
     split-conformal prediction adds, with one more series beyond all others in place of one more
-    tilt, as tilts of one series err alike (Dunn, Wasserman and Ramdas 2023). Of all ways to share
-    the misses out between the two sides the one with the narrowest intervals is taken. Each tilt
-    counts at the knots around its reading, so that the widening has no steps.
+    tilt, as tilts of one series err alike (Dunn, Wasserman and Ramdas 2023). The misses are shared
+    out about evenly between the two sides, as verdicts go by either end: of the ways in BELOW
+    the one with the narrowest intervals is taken. Each tilt counts at the knots around its
+    reading, so that the widening has no steps.
     """
     found = []
     for number, _ in enumerate(at):
@@ -112,8 +117,10 @@ def _narrowest(sides: Sides, weights: NDArray[float64]) -> tuple[float, float]:
     missed_below = np.where(truth >= percent, -MOST, err_below(percent, truth) - low)
     missed_above = np.where(truth <= percent, -MOST, truth - percent - high)
     wanted = COVERAGE * (weights.sum() + one_more)
-    choices = []
-    for share in np.linspace(COVERAGE, 1.0, 21):
+    choices: list[tuple[float, float, float]] = []
+    for share in (*BELOW, 1.0):
+        if choices and share == 1.0:
+            break
         down = _quantile(missed_below, weights, share * (weights.sum() + one_more))
         held = weights * (missed_below <= down)
         up = _quantile(missed_above, held, wanted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy import float64
+from numpy import bool_, float64
 from numpy.typing import NDArray
 
 from engines.calibrations import AreaCalibration, EvidenceCalibration, Reach
@@ -31,6 +31,8 @@ from engines.learning.calibration_intervals import (
 from engines.learning.calibration_records import CHANNELS
 from engines.percentage import Area, Evidence, area_of, interval_terms, percentage
 
+LEAST_PLAIN = 100
+SMALL_PERCENT, LEAST_LARGE = 2.0, 50
 _NOTHING = 0.05
 """Percentages under this are read as 0.0."""
 
@@ -64,7 +66,20 @@ def fit(tilts: Tilts) -> Fitted:
     for out in tilts.folds():
         other = _with_other_knots(fitted, tilts.where(~out))
         percent[out], terms[out] = _read(tilts.where(out), other)
-    return Fitted(fitted.threshold, _intervals(fitted.calibration.areas, tilts, percent, terms))
+    plain = _plain(tilts)
+    intervals = _intervals(
+        fitted.calibration.areas, tilts.where(plain), percent[plain], terms[plain]
+    )
+    return Fitted(fitted.threshold, intervals)
+
+
+def _plain(tilts: Tilts) -> NDArray[bool_]:
+    """Tell the tilts (n,) whose intervals no flag widens; all where they are too few.
+
+    Doubtful ones err grossly more often: with them every interval would reach as far as theirs.
+    """
+    plain = np.array([one.widening_factor <= 1.0 for one in tilts.records], bool_)
+    return plain if plain.sum() >= LEAST_PLAIN else np.ones(len(tilts), bool_)
 
 
 def _with_other_knots(fitted: Fitted, tilts: Tilts) -> Fitted:
@@ -171,12 +186,18 @@ def _intervals(
 def _reaches(
     percent: NDArray[float64], truth: NDArray[float64], terms: NDArray[float64]
 ) -> tuple[Reach, Reach]:
-    """Fit both sides; nothing can lie below a reading of 0, so all of it is above."""
+    """Fit both sides; nothing can lie below a reading of 0, so all of it is above.
+
+    Small readings have no say below, where they are enough without: what they stand for may always
+    be nothing, and large readings would then reach down to nothing too.
+    """
     some = percent > 0.0
     sides = np.where(some, (1.0 + COVERAGE) / 2.0, COVERAGE)
+    large = percent > SMALL_PERCENT
+    lower = large if large.sum() >= LEAST_LARGE else some
     low = (
-        fit_reach(terms[some], err_below(percent, truth)[some], sides[some])
-        if some.any()
+        fit_reach(terms[lower], err_below(percent, truth)[lower], sides[lower])
+        if lower.any()
         else Reach()
     )
     return low, fit_reach(terms, truth - percent, sides)
