@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from engines.bundle import Bundle
 from engines.calibrations import (
+    NEXT_TO_ZERO,
     AreaCalibration,
     EvidenceCalibration,
     PiecewiseCalibration,
@@ -102,8 +103,10 @@ def test_area_falls_with_the_threshold_and_agrees_with_the_percentage(evidence: 
 
 def test_an_end_next_to_nothing_is_nothing() -> None:
     evidence = Evidence("ice_0.10", dict.fromkeys(NAMES, Area(10.0, 10.0, 0.0)), CIRCUMSTANCES)
-    near = CALIBRATION.model_copy(update={"low": Reach(percent=0.7)})
-    assert percentage(evidence, near)[1] == 0.0
+    for share in (0.9 * NEXT_TO_ZERO, 1.1 * NEXT_TO_ZERO):
+        near = {"low": Reach(percent=1.0 - share), "widening_low": (0.0, 0.0)}
+        percent, low, _ = percentage(evidence, CALIBRATION.model_copy(update=near))
+        assert low == pytest.approx(share * percent if share > NEXT_TO_ZERO else 0.0)
     assert percentage(evidence, CALIBRATION)[1] > 5.0
 
 
