@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engines.bundle import DEFAULT_DIRECTORY, GRAPH, MANIFEST, Bundle, manifest_entry
 from engines.calibrations import PiecewiseCalibration
 from engines.errors import BundleError
+from engines.plans.key import HALF_GRAPH
 from tests import tiny_bundle
 
 
@@ -360,3 +361,8 @@ def test_onnx_runtime_reports_its_use_to_nobody() -> None:
         [sys.executable, "-c", asked], capture_output=True, text=True, check=True, env=clean
     )
     assert said.stdout == "1\n"
+
+
+@pytest.mark.parametrize("graph", [GRAPH, HALF_GRAPH])
+def test_the_shipped_graphs_tell_nothing_of_where_they_were_made(graph: str) -> None:
+    assert b".py" not in (DEFAULT_DIRECTORY / graph).read_bytes()

@@ -126,6 +126,16 @@ def save_graph(model: IceModel, path: Path) -> None:
     if program is None:
         raise ValueError("The exporter gave no graph.")
     program.save(path, external_data=False)
+    forget_origin(path)
+
+
+def forget_origin(path: Path) -> None:
+    """Drop what the exporter notes of the source that each node comes from: paths, line by line."""
+    graph_file = onnx.load(path)
+    for part in (*graph_file.graph.node, *graph_file.graph.value_info):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.save(graph_file, path)
 
 
 def store_weights_as_half(path: Path) -> None:
