@@ -200,5 +200,3 @@ def set_up() -> None:
     sys.stderr.flush()
     write = Journald() if runs_under_journald() else Plain()
     logging.basicConfig(level=logging.INFO, handlers=[Handler(write)], force=True)
-    # Each tilt has its line when it is published (`monitor.logs_sink`).
-    logging.getLogger("monitor.readings").setLevel(logging.WARNING)

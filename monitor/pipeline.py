@@ -23,7 +23,6 @@ from monitor.pipeline_ports import Outbox, TiltReader
 from monitor.policies import Policy
 from monitor.problems import Problems
 from monitor.readings import (
-    log_reading,
     missing_of,
     occupancy_of,
     overlay_name,
@@ -240,7 +239,6 @@ class Pipeline:
                 for one in committed
             ]
         )
-        log_reading(tilt, reading, verdict.decision)
 
     @property
     def _model(self) -> tuple[str, str, str]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import PurePosixPath
 
 from engines.icemap import Flag, IceMap
 from monitor.journal_records import tilts_expected
-from monitor.messages import encodable
 from monitor.model import IceReading, LamellaHistory, Tilt
-
-logger = logging.getLogger(__name__)
 
 DECODING_FAILED = "decoding_failed"
 
@@ -74,16 +70,4 @@ def with_reading(history: LamellaHistory, tilt: Tilt, reading: IceReading) -> La
         readings=readings,
         previous=history.previous,
         tilts_expected=tilts_expected(one for one, _ in readings),
-    )
-
-
-def log_reading(tilt: Tilt, reading: IceReading, decision: str) -> None:
-    """Say in one line what was read."""
-    logger.info(
-        "tilt series=%s angle_deg=%s ice_percent=%s flags=%s verdict=%s",
-        ascii(encodable(tilt.series)),
-        tilt.angle_deg,
-        "none" if reading.percent is None else f"{reading.percent:.2f}",
-        ",".join(reading.flags) or "-",
-        decision,
     )

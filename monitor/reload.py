@@ -61,15 +61,6 @@ def _policy_of(settings: VerdictSettings) -> Policy:
     return settings.policy.build(settings.skip_above_ice_percent)
 
 
-class LiveVerdictFiles(VerdictFiles):
-    """Verdict files whose mode can change."""
-
-    def change_mode(self, settings: VerdictSettings) -> None:
-        """List by another mode from the next beat on, at most a second later; any thread."""
-        self._mode = settings.mode
-        self._counter_due_s = 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class Reloaded:
     """How the last reload went."""
@@ -253,7 +244,7 @@ class LiveSettings:
         `keep` hears of new limits for what is stored, `note` of each reload and how it went.
         """
         self.policy = LivePolicy(settings.verdict)
-        self.verdict_files = LiveVerdictFiles(
+        self.verdict_files = VerdictFiles(
             settings.verdict_directory,
             settings.microscope,
             settings.verdict.mode,
@@ -266,7 +257,7 @@ class LiveSettings:
 
     def _take(self, settings: Settings) -> None:
         self.policy.change(settings.verdict)
-        self.verdict_files.change_mode(settings.verdict)
+        self.verdict_files.change_mode(settings.verdict.mode)
         self._keep(settings.state)
 
     def listen(self, is_up: Callable[[], bool], hung_up: Callable[[], object]) -> None:

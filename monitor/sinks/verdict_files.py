@@ -48,6 +48,11 @@ class VerdictFiles:
         self._counter = self._counter_on_disk()
         self._counter_due_s = 0.0
 
+    def change_mode(self, mode: Literal["advise", "confirm", "act"]) -> None:
+        """List by another mode from the next beat on, at most a second later; any thread."""
+        self._mode = mode
+        self._counter_due_s = 0.0
+
     def publish(self, outgoing: Outgoing) -> None:
         """Take a verdict in and rewrite the files."""
         message = outgoing.message
