@@ -132,6 +132,10 @@ directory = "{self.state}"
         self.process = None
         return status, complaint
 
+    def close(self) -> None:
+        """Kill it, for `closing`."""
+        self.stop()
+
     def stop(self) -> None:
         """End the process if it still runs, and close its pipes."""
         if self.process is not None:

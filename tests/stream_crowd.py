@@ -6,12 +6,17 @@ heard something, and reads on until it is ended.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import cycle
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -60,6 +65,27 @@ def subscribers(endpoint: str, count: int) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+def pester(ports: list[int], per_s: float, on: Event, end: Event, count: Synchronized[int]) -> None:
+    """Connect to ports in turn, with junk, and hold on to the last thousand, until told to end."""
+    os.nice(19)  # it stands for other machines: its own work is not what is measured
+    held: deque[socket.socket] = deque()
+    turns = cycle((port, junk) for port in ports for junk in JUNK.values())
+    while not end.is_set():
+        if not on.wait(0.1):
+            continue
+        port, junk = next(turns)
+        one = socket.socket()
+        one.setblocking(False)
+        one.connect_ex(("127.0.0.1", port))
+        held.append(one)
+        count.value += 1
+        end.wait(1.0 / per_s)
+        with suppress(OSError):
+            one.send(junk)
+        if len(held) > 1000:
+            held.popleft().close()
 
 
 def _read(endpoint: str, count: int) -> None:
