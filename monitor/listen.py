@@ -77,12 +77,13 @@ def _follow(live: _Live, from_seq: int | None, heard_within_s: float | None) -> 
     expected = None if from_seq is None else max(1, from_seq)
     deadline = None if heard_within_s is None else time.monotonic() + heard_within_s
     heartbeat: StatusMessage | None = None
+    answered = True
     while True:
         received = live.receive(deadline, anew=heartbeat is None)
         message = received[0]
         if isinstance(message, StatusMessage):
             new_boot = heartbeat is None or heartbeat.boot_id != message.boot_id
-            heartbeat, deadline = message, None
+            heartbeat, deadline, answered = message, None, True
             upto = message.last_seq
             if expected is None or (new_boot and expected > upto + 1):
                 expected = upto + 1  # also where a new journal began to count from 1
@@ -90,11 +91,14 @@ def _follow(live: _Live, from_seq: int | None, heard_within_s: float | None) -> 
             continue  # a last value, or in the journal: what is new is told after a heartbeat
         else:
             upto = message.seq - 1
-        if expected is not None and expected <= upto:
+        # Where nobody answers, the next heartbeat may name another address: asking the old one for
+        # each message of a long queue would take hours.
+        if answered and expected is not None and expected <= upto:
             for seq, past in live.replay(heartbeat.replay_endpoint, expected):
                 expected = seq + 1
                 if past is not None:
                     yield past
+            answered = expected > upto
         if isinstance(message, StatusMessage):
             yield received
         elif expected is not None and expected < message.seq:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -25,6 +27,7 @@ from monitor.sinks.protocol import Outgoing
 from monitor.sinks.stream import Stream
 from tests.ports import free_port
 from tests.schema_check import faults
+from tests.stream_bench import running
 from tests.stream_crowd import ROOT
 from tests.test_messages import shipped
 from tests.waiting import wait_until
@@ -58,6 +61,43 @@ def heard(endpoint: str, last_seq: int, from_seq: int | None = 0) -> list[int]:
         if seqs and seqs[-1] >= last_seq:
             return seqs
     raise AssertionError("the stream ended")
+
+
+def test_an_address_that_is_dead_is_asked_once(tmp_path: Path) -> None:
+    """A listener that was stopped for long finds a queue from before a restart."""
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    tilt = json.loads((ROOT / "tests/golden/tilt_0.1.0.json").read_bytes())
+    with (
+        running(tmp_path, f"tcp://127.0.0.1:{free_port()}") as bench,
+        socket.create_server(("127.0.0.1", 0)) as dead,
+        zmq.Context() as context,
+        context.socket(zmq.XPUB) as queue,
+    ):
+        queue.linger = 0
+        queue.bind(endpoint)
+        bench.add(0.0)
+        now = bench.status()
+        before = f"tcp://127.0.0.1:{dead.getsockname()[1]}"
+        messages = [("status", now.model_copy(update={"replay_endpoint": before}).body())]
+        messages += [("tilt", json.dumps(tilt | {"seq": seq}).encode()) for seq in range(3, 23)]
+        messages += [("status", now.body())]
+
+        def play() -> None:
+            queue.recv()  # somebody subscribes
+            for topic, body in messages:
+                queue.send_multipart([topic.encode(), body])
+
+        player = threading.Thread(target=play)
+        player.start()
+        assert heard(endpoint, 2) == [1, 2]
+        player.join()
+        dead.settimeout(0.0)
+        connections = 0
+        with suppress(BlockingIOError):
+            while True:
+                dead.accept()[0].close()
+                connections += 1
+        assert connections == 1
 
 
 @settings(max_examples=4, deadline=None)

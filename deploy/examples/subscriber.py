@@ -48,6 +48,8 @@ while True:
         for past in missed(heartbeat["replay_endpoint"], expected):
             handle(past)
             expected = past["seq"] + 1
+        if expected <= newest:  # nobody answers there: the next heartbeat may name another address
+            heartbeat = {}
     if heartbeat and topic != b"status" and message["seq"] == expected:  # an old seq: a repetition
         handle(message)
         expected = message["seq"] + 1
