@@ -111,10 +111,10 @@ class _MailServer(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
-def listener() -> Iterator[tuple[Heard, int, int]]:
+def listener(web_port: int = 0) -> Iterator[tuple[Heard, int, int]]:
     """Listen for HTTP and for mail; gives what comes in and the two ports."""
     heard = Heard()
-    web = ThreadingHTTPServer(("127.0.0.1", 0), _web_handler(heard))
+    web = ThreadingHTTPServer(("127.0.0.1", web_port), _web_handler(heard))
     mail = _MailServer(("127.0.0.1", 0), _mail_handler(heard))
     threads = [threading.Thread(target=one.serve_forever, daemon=True) for one in (web, mail)]
     for thread in threads:

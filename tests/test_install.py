@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.alerting_programs import listener
 from tests.daemon import Microscope, Subscriber, picture
 from tests.real_systemd import RealSystemd
 from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPT = REPOSITORY / "deploy/install.sh"
+WEBHOOK_PORT = 9095
+"""Of the example configuration of Alertmanager."""
 STUB = """
 import os, signal, socket, sys
 
@@ -260,7 +264,7 @@ def test_the_whole_life_of_an_installation(systemd: RealSystemd) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_newcomer_gets_from_wheels_to_the_first_reading(systemd: RealSystemd) -> None:
+def test_a_newcomer_gets_from_wheels_to_a_firing_test_alert(systemd: RealSystemd) -> None:
     """What deploy/README.md says, on a computer without network."""
     wheels = systemd.shared / "wheels"
     constraints = REPOSITORY / "constraints.txt"
@@ -292,3 +296,38 @@ def test_a_newcomer_gets_from_wheels_to_the_first_reading(systemd: RealSystemd) 
     wait_until(
         lambda: systemd.shows("icewatch@krios1", "StatusText") == {"StatusText": "ready"}, "ready"
     )
+    tell_of_a_test_alert(systemd)
+
+
+def commands_of(section: str) -> list[str]:
+    """What deploy/README.md has a newcomer type in a section, but for editors and installers."""
+    text = (REPOSITORY / "deploy/README.md").read_text("utf-8")
+    (found,) = re.findall(rf"^## {section}\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```sh\n(.*?)^```", found, re.MULTILINE | re.DOTALL)
+    lines = [line.removeprefix("sudo ") for block in blocks for line in block.splitlines()]
+    return [line for line in lines if not line.startswith(("nano ", "apt-get "))]
+
+
+def tell_of_a_test_alert(systemd: RealSystemd) -> None:
+    """What deploy/README.md says of alerts, with the programs and units of Debian."""
+    if not Path("/usr/lib/systemd/system/prometheus-alertmanager.service").exists():
+        pytest.skip("needs the Debian packages prometheus and prometheus-alertmanager")
+    with listener(WEBHOOK_PORT) as (heard, _, _):
+        *before, alert = commands_of("Alerts")
+        for command in before:
+            done = systemd.run("sh", "-c", f"cd /srv/test/source && {command}")
+            assert done.returncode == 0, (command, done.stdout, done.stderr)
+        wait_until(lambda: is_scraped(systemd), "the first scrape", 60.0)
+        wait_until(
+            lambda: systemd.run("sh", "-c", alert).returncode == 0, "Alertmanager to listen", 30.0
+        )
+        told = lambda: heard.alerts("IcewatchLamellaPoorVitrification", "firing")  # noqa: E731
+        (test_alert,) = wait_until(told, "the test alert", 60.0)
+        assert test_alert["labels"]["microscope"] == "krios1"
+
+
+def is_scraped(systemd: RealSystemd) -> bool:
+    """Does Prometheus say that icewatch answers it?"""
+    server = "http://127.0.0.1:9090"
+    query = systemd.run("promtool", "query", "instant", server, 'up{job="icewatch"} == 1')
+    return 'microscope="krios1"' in query.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from monitor.sinks.verdict_files import VerdictFiles
 from tests.builders import tilt
 from tests.ports import free_port
 from tests.stream_bench import Bench, running
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -250,3 +252,41 @@ def test_restored_metrics_show_the_session_before_any_new_tilt(tmp_path: Path) -
     assert metrics.registry.get_sample_value("icewatch_lamella_verdict", labels) == 1.0
     del labels["verdict"]
     assert metrics.registry.get_sample_value("icewatch_tilt_ice_ratio", labels) == 0.12
+
+
+def test_a_verdict_directory_that_hangs_holds_nobody_up(tmp_path: Path, endpoint: str) -> None:
+    """A pipe that nobody reads hangs whoever opens it, as a share does whose server went away."""
+    pipe = tmp_path / "verdicts" / ".ice_skip.txt.tmp"
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+    with running(tmp_path, endpoint) as bench:
+        bench.add(0.0, Decision.SKIP, percent=40.0)
+        bench.add(3.0, Decision.SKIP, percent=40.0)
+        committed_only(endpoint, 0, 4)
+        told = lambda: bench.publisher.failing.get("verdict_files", "")  # noqa: E731
+        assert "does not answer" in wait_until(told, "a complaint")
+        assert not (tmp_path / "verdicts/ice_skip.txt").exists()
+        bench.add(6.0, Decision.KEEP, percent=0.0)
+        late = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        pipe.unlink()
+        wait_until(lambda: not bench.publisher.failing, "the directory to work again")
+        os.close(late)
+        assert len(skip_file(tmp_path)) == 1
+
+
+def test_a_verdict_directory_that_cannot_be_written_is_told_until_it_can(
+    tmp_path: Path, endpoint: str
+) -> None:
+    (tmp_path / "verdicts").write_text("in the way")
+    with running(tmp_path, endpoint) as bench:
+        bench.add(0.0, Decision.SKIP, percent=40.0)
+        told = []
+        for message, _ in listen(endpoint, 0, heard_within_s=10.0):
+            if isinstance(message, StatusMessage):
+                told.append("cannot be written" in bench.publisher.failing.get("verdict_files", ""))
+            if len(told) == 3:
+                break
+        assert all(told)
+        (tmp_path / "verdicts").unlink()
+        wait_until(lambda: not bench.publisher.failing, "the directory to work")
+        assert skip_file(tmp_path)[1:] == ["s1/L1"]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from monitor.errors import SinkError
 from monitor.messages import LamellaMessage, TiltMessage, TiltPart, utc_now
 from monitor.model import Decision
+from monitor.sinks.patience import HeldUpError, Patience
 from monitor.sinks.protocol import Outgoing, Recall
 
 _RUNS_FOR_S = 600.0
@@ -37,7 +40,7 @@ class VerdictFiles:
         """Start from what is known of the session that runs."""
         self._directory = directory
         self._microscope = microscope
-        self._mode = mode
+        self._mode = self._written_mode = mode
         self._recall = recall
         self._session = session
         self._followed_s = -_RUNS_FOR_S
@@ -45,13 +48,13 @@ class VerdictFiles:
         self._newest_at = ""
         """When the newest tilt of the running session was taken, by the microscope's clock."""
         self._lamellae = {message.lamella: message for message in recall(session)}
-        self._counter = self._counter_on_disk()
+        self._counter: int | None = None
         self._counter_due_s = 0.0
+        self._patience = Patience("verdict files")
 
     def change_mode(self, mode: Literal["advise", "confirm", "act"]) -> None:
         """List by another mode from the next beat on, at most a second later; any thread."""
         self._mode = mode
-        self._counter_due_s = 0.0
 
     def publish(self, outgoing: Outgoing) -> None:
         """Take a verdict in and rewrite the files."""
@@ -79,22 +82,39 @@ class VerdictFiles:
 
     def beat(self) -> None:
         """Raise the counter, which tells readers that icewatch lives."""
-        if time.monotonic() >= self._counter_due_s:
+        if time.monotonic() >= self._counter_due_s or self._mode != self._written_mode:
             self._write()
 
     def _write(self) -> None:
-        self._counter += 1
-        self._counter_due_s = time.monotonic() + _COUNTER_EVERY_S
-        skipped = "".join(f"{name}\n" for name in self._skipped())
+        self._counter_due_s = 0.0  # at every beat, until it works
+        mode = self._mode
+        verdicts, skipped = self._verdicts(), "".join(f"{name}\n" for name in self._skipped())
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._replace("verdicts.json", json.dumps(self._verdicts(), indent=1) + "\n")
-            self._replace("ice_skip.txt", f"icewatch 1 {self._counter}\n{skipped}")
+            self._patience.run(partial(self._write_both, verdicts, skipped))
+        except HeldUpError as error:
+            raise SinkError(
+                f"verdict.directory '{self._directory}' does not answer; icewatch goes on and "
+                "writes there when it does; until then the microscope acquires everything"
+            ) from error
         except OSError as error:
             raise SinkError(
                 f"verdict.directory '{self._directory}' cannot be written ({error.strerror}); make "
                 "it writable or free space; until then the microscope acquires everything"
             ) from error
+        self._counter_due_s = time.monotonic() + _COUNTER_EVERY_S
+        self._written_mode = mode
+
+    def _write_both(
+        self, verdicts: dict[str, object], skipped: str, given_up: threading.Event
+    ) -> None:
+        """Write as long as somebody waits for it: later, a verdict may have been taken back."""
+        if self._counter is None:
+            self._counter = self._counter_on_disk()
+        self._counter += 1
+        self._directory.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**verdicts, "counter": self._counter}, indent=1) + "\n"
+        self._replace("verdicts.json", text, given_up)
+        self._replace("ice_skip.txt", f"icewatch 1 {self._counter}\n{skipped}", given_up)
 
     def _skipped(self) -> list[str]:
         """Give what may be skipped; in `confirm` nothing is until a person accepts it.
@@ -119,15 +139,16 @@ class VerdictFiles:
             "microscope": self._microscope,
             "mode": self._mode,
             "written_at": utc_now(),
-            "counter": self._counter,
             "session": self._session,
             "lamellae": lamellae,
         }
 
-    def _replace(self, name: str, text: str) -> None:
+    def _replace(self, name: str, text: str, given_up: threading.Event) -> None:
         # A fixed name for the temporary file: a crash leaves at most one behind, overwritten next.
         temporary = self._directory / f".{name}.tmp"
         temporary.write_text(text, "utf-8")
+        if given_up.is_set():
+            return
         os.replace(temporary, self._directory / name)  # noqa: PTH105  says what matters: atomic
 
     def _counter_on_disk(self) -> int:
