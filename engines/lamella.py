@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from engines.calibrations import NEXT_TO_ZERO
 
-SHARED_SHARE = 0.6
+SHARED_SHARE = 0.55
 """Share of a reading's error variance that all tilts of a lamella have in common: a little over
 what `python -m engines.learning.calibrate` measures of the shipped bundle, and prints."""
 _Z90 = 1.6449

@@ -48,7 +48,8 @@ class Chance:
         n, z, share = self.lamellae, 1.96, self.share
         middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
-        return share - max(0.0, middle - half), min(1.0, middle + half) - share
+        # at 0 and 1 one end is the share itself, but for rounding
+        return max(0.0, share - max(0.0, middle - half)), max(0.0, min(1.0, middle + half) - share)
 
 
 @dataclass(frozen=True, slots=True)
