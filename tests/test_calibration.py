@@ -41,7 +41,7 @@ from engines.learning.calibration_fit import (
     masked_at,
 )
 from engines.learning.calibration_intervals import Sides, fit_reach, fit_widening
-from engines.learning.calibration_lamellae import Lamellae, shared_share
+from engines.learning.calibration_lamellae import Chance, Lamellae, shared_share
 from engines.learning.calibration_model import Fitted, fit, read
 from engines.learning.calibration_plots import draw
 from engines.learning.calibration_records import CHANNELS, CUTS, records, spread
@@ -387,3 +387,12 @@ def test_a_folder_without_series_is_refused(
     with pytest.raises(SystemExit, match="is for a bundle"):
         main(["--run", str(empty), "--data", str(empty), "--install"])
     assert not capsys.readouterr().out
+
+
+@given(st.integers(1, 500), st.data())
+def test_the_interval_of_a_share_lies_around_it(lamellae: int, data: st.DataObject) -> None:
+    one = Chance(0.0, 1.0, lamellae, 0.5, data.draw(st.integers(0, lamellae)))
+    down, up = one.reach
+    assert 0.0 <= down <= one.share + 1e-12
+    assert 0.0 <= up <= 1.0 - one.share + 1e-12
+    assert down + up > 0.0
