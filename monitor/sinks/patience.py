@@ -26,14 +26,14 @@ class Patience:
         self._last: _Order | None = None
 
     def run(self, work: Callable[[threading.Event], None]) -> None:
-        """Do the work; raises what it raises, and HeldUpError when it takes too long.
+        """Do the work; raises its OSError, and HeldUpError when it takes too long.
 
         Work that was given up is told so by its event: it must change nothing any more. While it
         is held up, nothing else is begun, and nobody waits.
         """
         if self._last and not self._last.done.is_set():
             raise HeldUpError
-        if not self._thread:
+        if not (self._thread and self._thread.is_alive()):
             self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
             self._thread.start()
         self._last = order = _Order(work)
@@ -41,6 +41,8 @@ class Patience:
         if not order.done.wait(self._wait_s):
             order.given_up.set()
             raise HeldUpError
+        if order.is_broken:
+            raise RuntimeError(f"{self._name}: broken off; the log says why")
         if order.error:
             raise order.error
 
@@ -54,12 +56,15 @@ class _Order:
         self._work = work
         self.given_up = threading.Event()
         self.done = threading.Event()
-        self.error: Exception | None = None
+        self.error: OSError | None = None
+        self.is_broken = True
+        """Until the work came to an end that was foreseen."""
 
     def carry_out(self) -> None:
         try:
             self._work(self.given_up)
-        except Exception as error:  # noqa: BLE001  who ordered it gets it
-            self.error = error
+            self.is_broken = False
+        except OSError as error:
+            self.error, self.is_broken = error, False
         finally:
             self.done.set()
