@@ -105,7 +105,7 @@ class Bundle:
                 f"Model bundle '{directory}' is not a folder; name one that holds {MANIFEST}, "
                 "or 'default'."
             )
-        bundle = cls(directory, _manifest(directory / MANIFEST))
+        bundle = cls(directory, read_manifest(directory / MANIFEST))
         for name in bundle.manifest.files:
             content = bundle.read(name)
             if name.endswith(".onnx"):
@@ -139,7 +139,8 @@ class Bundle:
         return content
 
 
-def _manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a bundle and look at no other file of it; raises `BundleError`."""
     content = _read_regular(path, _MAX_MANIFEST_BYTES)
     try:
         raw = json.loads(content, parse_constant=_refuse_number, parse_float=_finite)

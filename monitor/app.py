@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from engines.bundle_store import FOLDER
 from engines.errors import BackendError, BundleError
+from monitor.bundle_swap import BundleSwap
 from monitor.engine import Engine
 from monitor.engine_record import EngineRecord
 from monitor.errors import ConfigError, JournalError
@@ -40,6 +42,7 @@ from monitor.retention import Retention
 from monitor.sessions import LooseSessions
 from monitor.set_aside import SetAside
 from monitor.settings import Settings
+from monitor.shadow import Shadow, ShadowTap
 from monitor.sinks.metrics import Metrics
 from monitor.sinks.overlays import Overlays
 from monitor.sinks.protocol import Outgoing, Sink
@@ -132,6 +135,8 @@ class Daemon:
             lambda: self._publisher.failing,
             lambda: self._stream.replay_endpoint,
         )
+        self._shadow = Shadow(settings.state.directory / FOLDER)
+        self._bundles = BundleSwap(settings, self._engine_of, self._shadow)
         self._web = serve_status(settings.publish.web_address, self._status)
 
     def _build_publisher(self) -> Publisher:
@@ -184,8 +189,8 @@ class Daemon:
         self._stop_metrics()
         self._stream.close()
         self._set_aside.close(orderly=not self._failed.is_set())
-        if self._reporter.engine is not None and not self._failed.is_set():
-            self._reporter.engine.leave()
+        if not self._failed.is_set():
+            self._bundles.leave()
         self._engine_record.close()
         try:
             self._journal.close(cleanly=cleanly)
@@ -220,35 +225,9 @@ class Daemon:
 
     def _work(self) -> None:
         """Read tilts as they land (the worker's body)."""
-        model = self._settings.model
-        self._reporter.engine = engine = Engine(
-            model.bundle,
-            model.backend,
-            self._settings.state.directory,
-            self._engine_record,
-            model.prepared_engines,
-            self._engine_changed,
-            self._engine_metrics.ran,
-        )
-        engine.open()
+        self._reporter.engine = engine = self._bundles.begin()
         self._watch_gpu(engine)
-        self._reporter.pipeline = pipeline = Pipeline(
-            self._source,
-            engine,
-            self._live.policy,
-            self._journal,
-            self._publisher,
-            self._metrics,
-            self._problems,
-            LooseSessions(self._journal, self._settings.acquisition.session_gap_h),
-            self._stop,
-            microscope=self._settings.microscope,
-            boot_id=self._identity.boot_id,
-            set_aside=self._set_aside,
-            make_way=self._intake.make_way,
-            waiting=lambda: self._intake.waiting,
-            pace=self._pace,
-        )
+        self._reporter.pipeline = pipeline = self._pipeline_of(engine)
         stop = Passing(self._stop)
         self._vitals.watch(
             "worker",
@@ -259,6 +238,12 @@ class Daemon:
         notify_systemd("READY=1")
         while not stop.is_set():
             engine.improve()
+            other = self._bundles.step()
+            if other is not None:
+                self._reporter.pipeline = pipeline = self._pipeline_of(other)
+                self._reporter.engine, before = other, engine
+                engine = other
+                before.close()
             offer = self._intake.next(timeout_s=0.5)
             if offer is None:
                 continue
@@ -266,11 +251,48 @@ class Daemon:
                 self._intake.done(offer.landed)
             else:
                 self._intake.retry(offer.landed)
+                if self._bundles.is_due:
+                    self._intake.again(offer.landed.relative)
+        self._bundles.close()
         engine.close()
+
+    def _engine_of(self, bundle: str) -> Engine:
+        model = self._settings.model
+        return Engine(
+            bundle,
+            model.backend,
+            self._settings.state.directory,
+            self._engine_record,
+            model.prepared_engines,
+            self._engine_changed,
+            self._engine_metrics.ran,
+        )
+
+    def _pipeline_of(self, engine: Engine) -> Pipeline:
+        """Begin a pipeline: no tilt is read with what another network remembers of the others."""
+        tap = ShadowTap(engine, self._publisher, self._shadow, lambda: self._intake.waiting)
+        return Pipeline(
+            self._source,
+            tap,
+            self._live.policy,
+            self._journal,
+            tap,
+            self._metrics,
+            self._problems,
+            LooseSessions(self._journal, self._settings.acquisition.session_gap_h),
+            self._stop,
+            microscope=self._settings.microscope,
+            boot_id=self._identity.boot_id,
+            set_aside=self._set_aside,
+            make_way=lambda landed: self._bundles.is_due or self._intake.make_way(landed),
+            waiting=lambda: self._intake.waiting,
+            pace=self._pace,
+        )
 
     def _patience(self, engine: Engine, pipeline: Pipeline) -> Patience:
         """How long the worker may stay at what it does: loading a plan ends by itself."""
-        if engine.busy_since_s is not None or self._pace.asked_s == float("inf"):
+        loading = (engine.busy_since_s, self._bundles.busy_since_s)
+        if loading != (None, None) or self._pace.asked_s == float("inf"):
             return "unbounded"
         return "none" if pipeline.reading_since_s is None else "while computing"
 
@@ -302,7 +324,7 @@ class Daemon:
         for relative in self._set_aside.take_requests():
             self._intake.again(relative)
         self._metrics.set_aside(len(self._set_aside.listed()))
-        beat = self._live.worded(self._reporter.heartbeat())
+        beat = self._bundles.worded(self._live.worded(self._reporter.heartbeat()))
         if self._journal.damage and not self._failed.is_set():
             self._fail(f"{self._journal.damage}: it is put aside at the next start")
         self._vitals.status(f"{beat.state}: {beat.reason}" if beat.reason else beat.state)
@@ -315,7 +337,7 @@ class Daemon:
             found = self._reporter.status()
         aside = self._journal.aside
         return {
-            **self._live.told(found),
+            **self._bundles.told(self._live.told(found)),
             "last_tilt": self._last_tilt.told(),
             "journal_put_aside": aside.name if aside else "",
         }

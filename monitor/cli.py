@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from monitor.annotate.command import annotate_app
+from monitor.bundle_command import bundle_app
 from monitor.default_command import DEFAULT, DefaultGroup
 from monitor.engine_command import engine_app
 from monitor.errors import ConfigError, MonitorError
@@ -26,9 +28,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.add_typer(annotate_app, name="annotate")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(engine_app, name="engine")
 app.add_typer(keys_app, name="keys")
+app.add_typer(bundle_app, name="bundle")
 simulate_app = typer.Typer(cls=DefaultGroup, rich_markup_mode=None)
 app.add_typer(
     simulate_app,
@@ -335,6 +339,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON")] = False,
 ) -> int:
     """Say how a daemon is and what its lamellae look like; if it does not run, what it left."""
+    from monitor.bundle_list import bundle_line
     from monitor.screen import show_status
     from monitor.settings import parse
     from monitor.web.client import fetch_status
@@ -355,6 +360,8 @@ def status(
         typer.echo(json.dumps(found, indent=1))
     else:
         show_status(found)
+        if line := bundle_line(found):
+            typer.echo(line)
     working: bool = found["state"] in ("ready", "degraded")
     return 0 if working else EXIT_FAILED
 

@@ -255,6 +255,11 @@ class StatusMessage(_Message):
     """How long the oldest of them has waited (s)."""
     replay_endpoint: str
     """ZeroMQ REP endpoint of missed messages; `0.0.0.0` or `*` stands for the daemon's host."""
+    bundle: str = Field(
+        default="",
+        description="Name of the model bundle that reads the tilts; empty while it loads.",
+    )
+    bundle_version: str = Field(default="", description="Version of that bundle.")
 
     @property
     def topic(self) -> str:

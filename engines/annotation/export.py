@@ -4,42 +4,61 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engines.annotation.archive import Opened, opened_export
 from engines.annotation.coco import read_coco
 from engines.annotation.cvat_images import read_cvat_images
 from engines.annotation.model import AnnotationError, Annotations
 
 COCO = Path("annotations/instances_default.json")
 CVAT_IMAGES = Path("annotations.xml")
+_LARGEST_PICTURE_PX = 1 << 28
 
 
 def read_export(path: Path) -> Annotations:
-    """Read an export: its folder, or its annotation file (COCO 1.0 or CVAT for images 1.1).
+    """Read an export: its folder, its ZIP file, or its annotation file (COCO 1.0 or CVAT 1.1).
 
     Other files are ignored. Raises AnnotationError where there is no annotation file or more than
     one, and where it is not what its name says.
     """
-    if path.is_dir():
-        there = [path / name for name in (COCO, CVAT_IMAGES) if (path / name).is_file()]
-        if not there:
-            raise AnnotationError(
-                f"'{path}' holds neither {COCO} nor {CVAT_IMAGES}; name an export of CVAT "
-                "(COCO 1.0 or CVAT for images 1.1)."
-            )
-        if len(there) > 1:
-            raise AnnotationError(f"'{path}' holds both {COCO} and {CVAT_IMAGES}; name one.")
-        path = there[0]
+    with opened_export(path) as opened:
+        return read_opened(opened)
+
+
+def read_opened(opened: Opened) -> Annotations:
+    """Read an export that was opened; raises as `read_export`."""
+    file = _annotation_file(opened) if opened.path.is_dir() else opened.path
     readers = {".json": read_coco, ".xml": read_cvat_images}
-    reader = readers.get(path.suffix.lower())
+    reader = readers.get(file.suffix.lower())
+    shown = opened.shown(file)
     if reader is None:
-        hint = "unpack it first" if path.suffix.lower() == ".zip" else "name an export of CVAT"
-        raise AnnotationError(f"'{path}' is neither a folder nor a JSON or XML file; {hint}.")
+        raise AnnotationError(
+            f"'{shown}' is neither a folder nor a ZIP, JSON or XML file; name an export of CVAT."
+        )
     try:
-        content = path.read_bytes()
+        content = file.read_bytes()
     except OSError as error:
-        raise AnnotationError(f"'{path}' cannot be read: {error.strerror}.") from error
-    found = reader(path, content)
+        raise AnnotationError(f"'{shown}' cannot be read: {error.strerror}.") from error
+    if not content.strip():
+        raise AnnotationError(f"'{shown}' is empty; export it again.")
+    found = reader(shown, content)
     _refuse_twice(found)
+    _refuse_huge(found)
     return found
+
+
+def _annotation_file(opened: Opened) -> Path:
+    """Find the annotation file; COCO 1.0 is named for the subset of the task, `default` of none."""
+    there = [opened.path / name for name in (COCO, CVAT_IMAGES) if (opened.path / name).is_file()]
+    there = there or sorted((opened.path / COCO.parent).glob("instances_*.json"))
+    if not there:
+        raise AnnotationError(
+            f"'{opened.named}' holds neither {COCO} nor {CVAT_IMAGES}; name an export of CVAT "
+            "(COCO 1.0 or CVAT for images 1.1)."
+        )
+    if len(there) > 1:
+        names = " and ".join(str(file.relative_to(opened.path)) for file in there[:2])
+        raise AnnotationError(f"'{opened.named}' holds both {names}; name one.")
+    return there[0]
 
 
 def _refuse_twice(found: Annotations) -> None:
@@ -50,3 +69,12 @@ def _refuse_twice(found: Annotations) -> None:
                 f"'{found.source}' lists the picture '{image.name}' twice; merge its annotations."
             )
         seen.add(image.name)
+
+
+def _refuse_huge(found: Annotations) -> None:
+    for image in found.images:
+        if image.width_px * image.height_px > _LARGEST_PICTURE_PX:
+            raise AnnotationError(
+                f"'{found.source}' says that '{image.name}' has {image.width_px} x "
+                f"{image.height_px} pixels, more than any camera; export it again."
+            )

@@ -84,8 +84,11 @@ def filled(ring: NDArray[float64], shape: tuple[int, int]) -> NDArray[bool_]:
     """
     rows, columns = shape
     toggles = np.zeros((rows, columns + 1), np.int32)
-    for (x, y), (x_next, y_next) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
-        first, last = (int(np.clip(np.ceil(end - 0.5), 0, rows)) for end in sorted((y, y_next)))
+    for ends in zip(ring.tolist(), np.roll(ring, -1, axis=0).tolist(), strict=True):
+        # From top to bottom, whichever way it is walked: an edge that is walked twice, to a hole
+        # and back, then crosses each row at exactly one place and leaves no trace.
+        (y, x), (y_next, x_next) = sorted((y, x) for x, y in ends)
+        first, last = (int(np.clip(np.ceil(end - 0.5), 0, rows)) for end in (y, y_next))
         if first >= last:
             continue
         at: NDArray[intp] = np.arange(first, last)

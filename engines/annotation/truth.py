@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,10 @@ from numpy import bool_, float32
 from numpy.typing import NDArray
 
 from engines.annotation.export import read_export
+from engines.annotation.labels import Meanings, meanings_in
 from engines.annotation.masks import Masks, find_masks, read_mask
 from engines.annotation.model import AnnotatedImage, AnnotationError, Annotations, TiltName
 from engines.annotation.raster import MAX_ASPECT_ERROR, check_aspect, rasterise
-
-_ICE_LABEL = re.compile(
-    r"(crystalline )?ice( crystals?)?|crystals?|crystalline|"
-    r"(hexagonal|cubic|stacking disordered)( ice)?|ice (hexagonal|cubic|stacking disordered)"
-)
 
 
 class TiltTruth(Protocol):
@@ -34,19 +29,33 @@ class TiltTruth(Protocol):
         """
         ...
 
+    def left_out(self, shape: tuple[int, int]) -> NDArray[bool_] | None:
+        """Give what says nothing, neither ice nor none, at (rows, columns); None of nothing."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class DrawnTruth:
     """Shapes on a picture of the tilt."""
 
     image: AnnotatedImage
-    labels: frozenset[str]
-    """Those that mean ice."""
+    meanings: Meanings
 
     def at(self, shape: tuple[int, int], tilt_shape: tuple[int, int]) -> Masks:
-        """Draw the shapes."""
+        """Draw the shapes; what is left out is no ice."""
         check_aspect(self.image, tilt_shape)
-        return rasterise(self.image, shape, self.labels), None
+        ice = rasterise(self.image, shape, self.meanings.ice)
+        left_out = self.left_out(shape)
+        return ice if left_out is None else ice & ~left_out, None
+
+    def left_out(self, shape: tuple[int, int]) -> NDArray[bool_] | None:
+        """Draw what is to be ignored, and what is labelled both ice and not ice."""
+        drawn = {one.label for one in self.image.shapes}
+        if not drawn & (self.meanings.ignore | self.meanings.not_ice):
+            return None
+        ice = rasterise(self.image, shape, self.meanings.ice)
+        not_ice = rasterise(self.image, shape, self.meanings.not_ice)
+        return rasterise(self.image, shape, self.meanings.ignore) | (ice & not_ice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,10 @@ class MaskTruth:
                 f"({tilt_shape[1]} x {tilt_shape[0]}); it must cover the whole field of view."
             )
         return _scaled(ice, shape), None if valid is None else _scaled(valid, shape)
+
+    def left_out(self, shape: tuple[int, int]) -> NDArray[bool_] | None:
+        """A mask leaves nothing out that it does not call not valid."""
+        return None
 
 
 def _scaled(mask: NDArray[bool_], shape: tuple[int, int]) -> NDArray[bool_]:
@@ -133,7 +146,7 @@ def truths_of_export(path: Path, ice_labels: Sequence[str] = ()) -> Matches:
     annotations = read_export(path)
     if not annotations.images:
         raise AnnotationError(f"'{annotations.source}' lists no picture; export annotated tilts.")
-    labels = choose_ice_labels(annotations, ice_labels)
+    meanings = meanings_in(annotations, ice_labels)
     truths: dict[tuple[str, TiltName], TiltTruth] = {}
     for image in annotations.images:
         key = ("", image.tilt)
@@ -142,30 +155,10 @@ def truths_of_export(path: Path, ice_labels: Sequence[str] = ()) -> Matches:
                 f"'{annotations.source}' holds two pictures of {image.tilt.stem}, section "
                 f"{image.tilt.section}; keep one."
             )
-        truths[key] = DrawnTruth(image, labels)
+        truths[key] = DrawnTruth(image, meanings)
     return Matches(truths)
 
 
 def choose_ice_labels(annotations: Annotations, given: Collection[str] = ()) -> frozenset[str]:
-    """Say which labels mean ice: those given, else the only one, else those that say so.
-
-    Raises AnnotationError for a label that the export does not have, and where none can be told.
-    """
-    have = ", ".join(f"'{label}'" for label in annotations.labels) or "none"
-    for label in given:
-        if label not in annotations.labels:
-            raise AnnotationError(
-                f"'{annotations.source}' has no label '{label}'; its labels are {have}."
-            )
-    if given:
-        return frozenset(given)
-    if len(annotations.labels) < 2:
-        return frozenset(annotations.labels)
-    plain = {one: re.sub(r"[^a-z]+", " ", one.lower()).strip() for one in annotations.labels}
-    chosen = frozenset(one for one, words in plain.items() if _ICE_LABEL.fullmatch(words))
-    if not chosen:
-        raise AnnotationError(
-            f"Which labels of '{annotations.source}' mean ice cannot be told ({have}); name them "
-            "with --ice-label."
-        )
-    return chosen
+    """Say which labels mean ice; raises as `meanings_in`."""
+    return meanings_in(annotations, given).ice

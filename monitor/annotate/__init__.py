@@ -1,0 +1,1 @@
+"""`icewatch annotate`: which tilts to draw on, out to CVAT and back."""
