@@ -94,6 +94,20 @@ def test_drawings_on_reduced_pictures(
     assert [one["figures"]["angle_deg"] for one in told["tilts"]] == list(ANGLES_DEG)
 
 
+def test_what_is_to_be_ignored_counts_neither_way(tmp_path: Path, tilts: Path, bundle: str) -> None:
+    """All ice is to be ignored, and nothing is drawn on the rest."""
+    outlines = [rectangle(percent) for percent in PERCENTS]
+    drawn = {f"L1_{section:03d}.png": [("ignore", ring)] for section, ring in enumerate(outlines)}
+    export = write_coco(tmp_path / "export", (SHAPE[1], SHAPE[0]), drawn, ("ice", "ignore"))
+    out = tmp_path / "out"
+    asked = Annotated((tilts,), cvat=export)
+    assert evaluate_annotated(asked, Output(out, bundle, draw=False)) == 0
+    for one in figures(out)["tilts"]:
+        assert one["figures"]["true_percent"] == 0.0
+        assert one["figures"]["percent"] > 1.0
+        assert one["figures"]["found_px"] < 0.003 * SHAPE[0] * SHAPE[1]
+
+
 def test_pictures_with_labels(
     tmp_path: Path, bundle: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

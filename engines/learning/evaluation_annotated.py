@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,10 @@ def evaluate_annotated(
             if rule:
                 rule.add(tilt.angle_deg, found)
             shape, native = (_two(found.picture.shape), _two(tilt.image.shape))
-            ice, valid = tilt.truth.at(shape, native)
-            valid = _valid(valid, found)
+            ice, told = tilt.truth.at(shape, native)
+            valid = _valid(told, found)
+            if (left_out := tilt.truth.left_out(shape)) is not None:
+                valid, found = valid & ~left_out, replace(found, ice=found.ice & ~left_out)
             about = TiltFigures(series, series, 0.0, tilt.angle_deg)
             percent = 100.0 * float((ice & valid).sum()) / max(1, int(valid.sum()))
             one = figures_of(found, ice & valid, percent, about)
