@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable
 
@@ -15,14 +14,12 @@ class HeldUpError(Exception):
 
 
 class Patience:
-    """Runs one piece of work after another in its own thread, and waits for each only so long."""
+    """Does each piece of work in a thread of its own, and waits for it only so long."""
 
     def __init__(self, name: str, wait_s: float = WAIT_S) -> None:
-        """Name the thread."""
+        """Name the threads."""
         self._name = name
         self._wait_s = wait_s
-        self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
         self._last: _Order | None = None
 
     def run(self, work: Callable[[threading.Event], None]) -> None:
@@ -31,14 +28,12 @@ class Patience:
         Work that was given up is told so by its event: it must change nothing any more. While it
         is held up, nothing else is begun, and nobody waits.
         """
-        if self._last and not self._last.done.is_set():
+        if self._last and self._last.is_alive():
             raise HeldUpError
-        if not (self._thread and self._thread.is_alive()):
-            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
-            self._thread.start()
-        self._last = order = _Order(work)
-        self._orders.put(order)
-        if not order.done.wait(self._wait_s):
+        self._last = order = _Order(self._name, work)
+        order.start()
+        order.join(self._wait_s)
+        if order.is_alive():
             order.given_up.set()
             raise HeldUpError
         if order.is_broken:
@@ -46,25 +41,19 @@ class Patience:
         if order.error:
             raise order.error
 
-    def _serve(self) -> None:
-        while True:
-            self._orders.get().carry_out()
 
-
-class _Order:
-    def __init__(self, work: Callable[[threading.Event], None]) -> None:
+class _Order(threading.Thread):
+    def __init__(self, name: str, work: Callable[[threading.Event], None]) -> None:
+        super().__init__(name=name, daemon=True)
         self._work = work
         self.given_up = threading.Event()
-        self.done = threading.Event()
         self.error: OSError | None = None
         self.is_broken = True
         """Until the work came to an end that was foreseen."""
 
-    def carry_out(self) -> None:
+    def run(self) -> None:
         try:
             self._work(self.given_up)
-            self.is_broken = False
         except OSError as error:
-            self.error, self.is_broken = error, False
-        finally:
-            self.done.set()
+            self.error = error
+        self.is_broken = False
