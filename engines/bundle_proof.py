@@ -7,9 +7,7 @@ wrong is one line on standard error, and exit status 1.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +22,7 @@ from engines.canary import Canary
 from engines.errors import BundleError, EngineError
 from engines.gate import admitted
 from engines.icemap import IceMap
+from engines.own_process import OwnProcess
 from engines.reference import REFERENCE, KnownTilt, known_tilts, read_known
 from engines.segmenter import Segmenter
 
@@ -32,7 +31,6 @@ LIMIT_S = 300.0
 READ_MAX_S = 10.0
 """A network that needs longer for one small tilt would end the daemon."""
 _NICE = 10
-_MAX_TEXT = 400
 _OTHERS = ("openvino",)
 """Backends on the CPU besides ONNX Runtime: they must read as it does."""
 
@@ -75,61 +73,19 @@ def _read(bundle: Bundle, segmenter: Segmenter, tilts: tuple[KnownTilt, ...]) ->
     return found
 
 
-class Proof:
-    """One proof in a process of its own; used by one thread."""
+class Proof(OwnProcess):
+    """One proof in a process of its own."""
 
     def __init__(self, bundle: Path, backend: str = "onnxruntime") -> None:
         """Start the process; raises OSError where that cannot be."""
-        self._started_s = time.monotonic()
-        self._complaint = tempfile.TemporaryFile()
-        words = ["-P", "-m", "engines.bundle_proof", str(bundle), backend]
-        self._process = subprocess.Popen(
-            [sys.executable, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._complaint,
+        super().__init__(
+            "engines.bundle_proof",
+            str(bundle),
+            backend,
+            limit_s=LIMIT_S,
+            late=f"its proof took over {LIMIT_S:g} s; see how busy this computer is",
+            died="its proof died",
         )
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended, well or not, or takes too long."""
-        late = time.monotonic() - self._started_s > LIMIT_S
-        return late or self._process.poll() is not None
-
-    def wait(self) -> str | None:
-        """Wait for the end; gives what `failure` does."""
-        try:
-            self._process.wait(LIMIT_S)
-        except subprocess.TimeoutExpired:
-            pass
-        except BaseException:
-            self.close()
-            raise
-        return self.failure()
-
-    def failure(self) -> str | None:
-        """Say in one sentence what is wrong; None if it may serve. To be asked once it is over."""
-        late = self._process.poll() is None
-        status = self._process.poll()
-        said = "" if late else self._said()
-        self.close()
-        if late:
-            return f"its proof took over {LIMIT_S:g} s; see how busy this computer is"
-        if status == 0:
-            return None
-        return said or f"its proof died (status {status}); see that there is memory for it"
-
-    def _said(self) -> str:
-        self._complaint.seek(0)
-        text = self._complaint.read().decode(errors="replace")
-        return text.strip().rpartition("\n")[2][:_MAX_TEXT].rstrip(".")
-
-    def close(self) -> None:
-        """End it, whatever it has reached."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        self._complaint.close()
 
 
 def main(arguments: list[str]) -> int:

@@ -174,9 +174,9 @@ class BundleStore:
         if why_not:
             raise BundleError(f"{ref} is not installed: {why_not}.")
         self._own(temporary)
-        _sync(temporary)
+        sync_directory(temporary)
         temporary.rename(self.directory / ref)
-        _sync(self.directory)
+        sync_directory(self.directory)
         return ref, True
 
     def _copy_manifest(self, source: Path, package: Package, temporary: Path) -> Manifest:
@@ -214,7 +214,7 @@ class BundleStore:
         gone = self.directory / f"{_UNFINISHED}{secrets.token_hex(8)}"
         try:
             (self.directory / ref).rename(gone)
-            _sync(self.directory)
+            sync_directory(self.directory)
         except OSError as error:
             raise self._unusable(error) from error
         shutil.rmtree(gone, ignore_errors=True)
@@ -349,7 +349,8 @@ def _pour(source: Path, name: str, file: IO[bytes], copy: IO[bytes], limit: int)
     return digest.hexdigest(), copied
 
 
-def _sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Have the disk keep what was made, renamed or removed in a folder; raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

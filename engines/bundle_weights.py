@@ -13,7 +13,7 @@ import numpy as np
 
 from engines.bundle import Bundle
 from engines.errors import BundleError
-from engines.onnx_graph import _HOLDERS, GraphError, _fields, _message
+from engines.onnx_graph import HOLDERS, GraphError, fields_of, message_of
 
 _ONNX_TYPES = {1: "<f4", 10: "<f2", 11: "<f8", 16: "bfloat16"}
 """TensorProto.DataType of the kinds that can hold NaN."""
@@ -51,12 +51,12 @@ def _tensors(view: memoryview, kind: str, depth: int) -> Iterator[tuple[str, mem
     if depth > _MAX_DEPTH:
         raise GraphError("its graphs are nested too deeply")
     if kind == "tensor":
-        yield from _numbers(dict(_fields(view)))
+        yield from _numbers(dict(fields_of(view)))
         return
-    holders = _HOLDERS[kind]
-    for number, value in _fields(view):
+    holders = HOLDERS[kind]
+    for number, value in fields_of(view):
         if number in holders:
-            yield from _tensors(_message(value), holders[number], depth + 1)
+            yield from _tensors(message_of(value), holders[number], depth + 1)
 
 
 def _numbers(fields: dict[int, int | memoryview]) -> Iterator[tuple[str, memoryview]]:
@@ -64,7 +64,7 @@ def _numbers(fields: dict[int, int | memoryview]) -> Iterator[tuple[str, memoryv
     raw_kind = _ONNX_TYPES.get(element) if isinstance(element, int) else None
     for field, kind in ((_RAW, raw_kind), (_FLOATS, "<f4"), (_DOUBLES, "<f8")):
         if kind is not None and field in fields:
-            yield kind, _message(fields[field])
+            yield kind, message_of(fields[field])
 
 
 def _safetensors_hold_nan(content: bytes) -> bool:

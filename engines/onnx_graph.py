@@ -19,7 +19,7 @@ _Field = tuple[int, int | memoryview]
 
 # Where tensors sit: message -> field -> message.
 _MODEL = {7: "graph", 25: "function"}
-_HOLDERS: dict[str, dict[int, str]] = {
+HOLDERS: dict[str, dict[int, str]] = {
     "model": _MODEL,
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "function": {7: "node"},
@@ -57,11 +57,11 @@ class GraphSummary:
 def summarise(model: bytes) -> GraphSummary:
     """Read the ports of an ONNX model and look for external data; raises `GraphError`."""
     view = memoryview(model)
-    graphs = [value for number, value in _fields(view) if number == 7]
+    graphs = [value for number, value in fields_of(view) if number == 7]
     if len(graphs) != 1:
         raise GraphError("it holds no graph")
-    graph = list(_fields(_message(graphs[0])))
-    ports = [[_port(_message(v)) for n, v in graph if n == which] for which in (11, 12)]
+    graph = list(fields_of(message_of(graphs[0])))
+    ports = [[_port(message_of(v)) for n, v in graph if n == which] for which in (11, 12)]
     return GraphSummary(tuple(ports[0]), tuple(ports[1]), _has_external_data(view, "model", 0))
 
 
@@ -71,44 +71,45 @@ def _has_external_data(view: memoryview, kind: str, depth: int) -> bool:
     if kind == "tensor":
         return any(
             number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)
-            for number, value in _fields(view)
+            for number, value in fields_of(view)
         )
-    holders = _HOLDERS[kind]
+    holders = HOLDERS[kind]
     return any(
-        _has_external_data(_message(value), holders[number], depth + 1)
-        for number, value in _fields(view)
+        _has_external_data(message_of(value), holders[number], depth + 1)
+        for number, value in fields_of(view)
         if number in holders
     )
 
 
 def _port(view: memoryview) -> Port:
     name, element, shape = "", 0, None
-    for number, value in _fields(view):
+    for number, value in fields_of(view):
         if number == 1:
             name = _text(value)
         elif number == 2:
-            tensors = [v for n, v in _fields(_message(value)) if n == 1]
+            tensors = [v for n, v in fields_of(message_of(value)) if n == 1]
             if tensors:
-                element, shape = _tensor_type(_message(tensors[0]))
+                element, shape = _tensor_type(message_of(tensors[0]))
     return Port(name, element, shape)
 
 
 def _tensor_type(view: memoryview) -> tuple[int, tuple[int | None, ...] | None]:
     element, shape = 0, None
-    for number, value in _fields(view):
+    for number, value in fields_of(view):
         if number == 1 and isinstance(value, int):
             element = value
         elif number == 2:
-            shape = tuple(_side(_message(v)) for n, v in _fields(_message(value)) if n == 1)
+            shape = tuple(_side(message_of(v)) for n, v in fields_of(message_of(value)) if n == 1)
     return element, shape
 
 
 def _side(view: memoryview) -> int | None:
-    sides = [value for number, value in _fields(view) if number == 1]
+    sides = [value for number, value in fields_of(view) if number == 1]
     return sides[0] if sides and isinstance(sides[0], int) else None
 
 
-def _message(value: int | memoryview) -> memoryview:
+def message_of(value: int | memoryview) -> memoryview:
+    """Take a field for a part with fields of its own; raises GraphError where it is a number."""
     if isinstance(value, int):
         raise GraphError("a number stands where a part of the graph should")
     return value
@@ -116,12 +117,12 @@ def _message(value: int | memoryview) -> memoryview:
 
 def _text(value: int | memoryview) -> str:
     try:
-        return bytes(_message(value)).decode()
+        return bytes(message_of(value)).decode()
     except UnicodeDecodeError as error:
         raise GraphError("a name in it is not text") from error
 
 
-def _fields(view: memoryview) -> Iterator[_Field]:
+def fields_of(view: memoryview) -> Iterator[_Field]:
     """Yield field number and value of a message; fixed-size values are skipped."""
     at, end = 0, len(view)
     while at < end:
