@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engines.bundle_store import DEFAULT
+from engines.bundle_store import DEFAULT, BundleStore, sync_directory
 from monitor.errors import MonitorError
 
 CHOICE, SERVING = "choice.json", "serving.json"
@@ -109,6 +109,15 @@ def read_serving(store: Path) -> Serving:
         return Serving()
 
 
+def serving_bundle(state: Path, configured: str = DEFAULT) -> str:
+    """Name the bundle that a daemon reads with: that of its settings, else the one it serves."""
+    if configured != DEFAULT:
+        return configured
+    store = BundleStore(state)
+    ref = read_serving(store.directory).serves
+    return DEFAULT if ref == DEFAULT else str(store.place(ref))
+
+
 def _choice(raw: dict[str, Any]) -> Choice:
     found = Choice(**{**raw, "before": tuple(raw["before"])})
     _check_kinds(found, Choice())
@@ -150,15 +159,7 @@ def write_word(store: Path, word: Choice | Serving) -> None:
                 os.fchown(stream.fileno(), owner.st_uid, owner.st_gid)
             os.fsync(stream.fileno())
         os.replace(new, path)  # noqa: PTH105  atomic, and says so
-        _sync(store)
+        sync_directory(store)
     finally:
         with suppress(OSError):
             new.unlink()
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

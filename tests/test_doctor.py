@@ -20,8 +20,10 @@ import numpy as np
 import pytest
 
 from engines.bundle import GRAPH, MANIFEST
+from engines.bundle_store import BundleStore
 from engines.readers.mrc import write_mrc
 from monitor import watching
+from monitor.bundle_choice import Serving, write_word
 from monitor.doctor import folders, journals, landed, machine, models, ports
 from monitor.doctor.abandon import Look, User
 from monitor.doctor.examination import _places, _readable, examine
@@ -33,6 +35,7 @@ from monitor.journal_schema import SCHEMA_VERSION
 from monitor.settings import parse
 from tests import tiny_bundle
 from tests.alerting_programs import program
+from tests.bundle_store_at import made
 from tests.commands import icewatch
 from tests.fuse_share import Faults, Share
 from tests.golden_journals import MICROSCOPE, write_journal
@@ -744,3 +747,15 @@ def test_a_target_that_the_real_prometheus_cannot_reach(place: Place, tmp_path: 
         (missing,) = machine.prometheus(other)
         assert (missing.level, "does not ask for port" in missing.cause) == ("warning", True)
         assert "prometheus.yml" in missing.remedy
+
+
+def test_it_looks_at_the_bundle_that_serves(place: Place) -> None:
+    place.set("model", "bundle", "default")
+    store = BundleStore(place.state)
+    store.install(made(place.root), prove=lambda path: None)
+    write_word(store.directory, Serving(serves="tuned@1"))
+    (right,) = models.model(place.facts())
+    assert (right.level, right.cause) == ("ok", "tuned 1 can be used")
+    (store.place("tuned@1") / GRAPH).write_bytes(b"cut")
+    (wrong,) = models.model(place.facts())
+    assert (wrong.level, "tuned@1" in wrong.cause) == ("problem", True)

@@ -28,7 +28,8 @@ from monitor.annotate.past import candidates_of_session
 from monitor.annotate.places import refuse_below_tilts, refuse_used
 from monitor.annotate.progress import progress
 from monitor.annotate.proposals import LIMIT_PERCENT, Proposal, propose
-from monitor.annotate.reading import FromFiles, Pixels, ice_of, load_network, serving_bundle
+from monitor.annotate.reading import FromFiles, Pixels, ice_of, load_network
+from monitor.bundle_choice import serving_bundle
 from monitor.errors import ConfigError, MonitorError, SourceError
 from monitor.score_files import complain, refuse_missing
 from monitor.screen import console, interval_text, percent_text, plain

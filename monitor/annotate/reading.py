@@ -9,12 +9,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engines.bundle_store import DEFAULT, BundleStore
 from engines.errors import BackendError, BundleError, EngineError
 from engines.icemap import IceMap
 from engines.segmenter import Segmenter
 from monitor.annotate.candidates import Candidate, PackedMask
-from monitor.bundle_choice import read_serving
 from monitor.errors import ConfigError, MonitorError, SourceError
 from monitor.model import FileStat, Landed, Tilt
 from monitor.network import load_segmenter
@@ -37,15 +35,6 @@ def load_network(bundle: str) -> Segmenter:
         raise MonitorError(str(error)) from error
 
 
-def serving_bundle(state: Path, configured: str = DEFAULT) -> str:
-    """Name the bundle that a daemon reads with: that of its settings, else the one it serves."""
-    if configured != DEFAULT:
-        return configured
-    store = BundleStore(state)
-    ref = read_serving(store.directory).serves
-    return DEFAULT if ref == DEFAULT else str(store.place(ref))
-
-
 @dataclass(frozen=True, slots=True)
 class FromFiles:
     """Tilts that lie in files and folders, as `icewatch score` finds them."""
@@ -57,7 +46,7 @@ class FromFiles:
         """Measure every tilt; what cannot be read is told on standard error and passed over."""
         model = (segmenter.bundle_name, segmenter.bundle_version, segmenter.backend_name)
         recent = RecentSeries()
-        for file, tilt, source in self._tilts():
+        for file, tilt, source in self.tilts():
             try:
                 image = source.pixels(tilt)
             except (SourceError, EngineError, OSError) as error:
@@ -78,9 +67,6 @@ class FromFiles:
 
     def tilts(self) -> Iterator[tuple[FileToScore, Tilt, Source]]:
         """Give every tilt, unread, with the source of its pixels."""
-        return self._tilts()
-
-    def _tilts(self) -> Iterator[tuple[FileToScore, Tilt, Source]]:
         for file in files_to_score(self.paths):
             try:
                 for tilt, source in tilts_on_disk(file.root, landed(file)):

@@ -13,12 +13,13 @@ def model(facts: Facts) -> list[Finding]:
     from engines.bundle import Bundle
     from engines.domain_file import monitor_of
     from engines.errors import BackendError, BundleError
+    from monitor.bundle_choice import serving_bundle
     from monitor.network import choose_backend
 
     settings = facts.settings.model
     wanted = settings.backend
     try:
-        bundle = Bundle.load(settings.bundle)
+        bundle = Bundle.load(serving_bundle(facts.settings.state.directory, settings.bundle))
         monitor_of(bundle)
         choose_backend("onnxruntime").build(bundle).close()
     except BundleError as error:
@@ -51,10 +52,12 @@ def gpu(facts: Facts) -> list[Finding]:
     from engines.errors import BundleError
     from engines.gpu.installation import Site
     from engines.plans.errors import PlanError
+    from monitor.bundle_choice import serving_bundle
 
+    state = facts.settings.state.directory
     try:
-        bundle = Bundle.load(facts.settings.model.bundle)
-        site = Site.find(bundle, facts.settings.state.directory / "engines")
+        bundle = Bundle.load(serving_bundle(state, facts.settings.model.bundle))
+        site = Site.find(bundle, state / "engines")
     except BundleError:
         return []  # said already
     except PlanError as error:
