@@ -325,8 +325,9 @@ def tell_of_a_test_alert(systemd: RealSystemd) -> None:
         wait_until(
             lambda: systemd.run("sh", "-c", alert).returncode == 0, "Alertmanager to listen", 30.0
         )
-        told = lambda: heard.alerts("IcewatchLamellaPoorVitrification", "firing")  # noqa: E731
-        (test_alert,) = wait_until(told, "the test alert", 60.0)
+        (test_alert,) = wait_until(
+            lambda: heard.alerts("IcewatchLamellaPoorVitrification", "firing"), "the alert", 60.0
+        )
         assert test_alert["labels"]["microscope"] == "krios1"
 
 

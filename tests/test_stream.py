@@ -263,8 +263,9 @@ def test_a_verdict_directory_that_hangs_holds_nobody_up(tmp_path: Path, endpoint
         bench.add(0.0, Decision.SKIP, percent=40.0)
         bench.add(3.0, Decision.SKIP, percent=40.0)
         committed_only(endpoint, 0, 4)
-        told = lambda: bench.publisher.failing.get("verdict_files", "")  # noqa: E731
-        assert "does not answer" in wait_until(told, "a complaint")
+        assert "does not answer" in wait_until(
+            lambda: bench.publisher.failing.get("verdict_files"), "a complaint"
+        )
         assert not (tmp_path / "verdicts/ice_skip.txt").exists()
         bench.add(6.0, Decision.KEEP, percent=0.0)
         late = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
